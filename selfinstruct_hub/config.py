@@ -1,0 +1,281 @@
+"""`selfinstruct.yaml` as pydantic models: every setting, its default and what it means.
+
+The written file, its comments and its checks all come from the models below, so they cannot drift apart.
+Keys and tokens never live here: they come from the environment (HF_TOKEN, SELFINSTRUCT_API_KEY).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from selfinstruct_hub.errors import ConfigError
+
+FILE_NAME = "selfinstruct.yaml"
+
+Auto = Literal["auto"]
+_Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False, validate_default=True)
+
+
+class Demonstrations(_Section):
+    """The tasks shown in a prompt."""
+
+    human: int = Field(3, ge=1, description="seed tasks shown in each prompt")
+    max_characters: Auto | Annotated[int, Field(ge=200)] = Field(
+        "auto",
+        description="longer seed tasks are not shown; auto: what fits the endpoint's context",
+    )
+
+
+class DecodingSettings(_Section):
+    """How completions are sampled. null leaves a parameter out of the request."""
+
+    temperature: float | None = Field(
+        1.0, gt=0, description="null together with top_p and top_k means greedy"
+    )
+    top_p: float | None = Field(None, gt=0, lt=1, description="strictly between 0 and 1; null means 1.0")
+    top_k: int | None = Field(None, gt=0, description="null means the whole vocabulary")
+    repetition_penalty: float | None = Field(None, gt=0, description="1.0 is neutral")
+    frequency_penalty: float | None = Field(None, gt=0, le=2, description="above 0, up to 2")
+    max_new_tokens: Auto | Annotated[int, Field(gt=0)] = Field(
+        "auto", description="tokens a completion may have; auto: 150 a task asked for, at most 3072"
+    )
+
+
+class Filters(_Section):
+    """The rules a candidate must pass before its novelty is measured."""
+
+    min_words: int = Field(
+        4, ge=1, description="words an instruction must have (both papers drop 3 or fewer)"
+    )
+    max_words: int = Field(150, ge=1, description="words an instruction may have")
+    blocked_words: list[str] | None = Field(
+        None, description="words a text model cannot act on; null: the recipe's own list"
+    )
+    max_instances: int = Field(5, ge=1, description="instances a task may keep")
+    max_repeated_share: _Share | None = Field(
+        0.5,
+        description="share of an output's words that may lie in repeated 5-word runs (a looping model); null: off",
+    )
+
+
+class Novelty(_Section):
+    """The gate against near-duplicates: ROUGE-L F1 with seeds and everything accepted."""
+
+    threshold: _Share = Field(0.7, description="a candidate whose highest score is above this is dropped")
+    most_similar: int = Field(10, ge=1, le=100, description="neighbours kept with their scores")
+
+
+class EndpointSettings(_Section):
+    """Where completions come from. The API key comes from HF_TOKEN or SELFINSTRUCT_API_KEY, never from here."""
+
+    url: str | None = Field(None, description="null: the embedded engine is started for the run")
+    api: Literal["auto", "tgi"] = Field("auto", description="protocol: auto asks the endpoint")
+    model: str | None = Field(
+        None, description="with an endpoint: the model it must serve; without: weights (a path or an id)"
+    )
+    concurrency: Auto | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="requests in flight; auto: what /info allows, at most 32"
+    )
+    attempts: int = Field(6, ge=1, description="tries a request gets when the failure is transient")
+    timeout: float = Field(
+        120.0, gt=0, description="seconds a request may take, plus 0.2 for every token it may generate"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _an_http_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected a URL such as http://127.0.0.1:8080")
+        if parts.username or parts.password:
+            raise ValueError(
+                "the URL carries credentials; take them out and set SELFINSTRUCT_API_KEY in the environment"
+            )
+        return url.rstrip("/")
+
+
+class CardSettings(_Section):
+    """What the dataset card says beyond what is computed."""
+
+    pretty_name: str | None = Field(
+        None, description="title of the dataset; null: the workspace's folder name"
+    )
+    description: str = Field("", description="a paragraph at the top of the card")
+    license: str = Field("apache-2.0", description="licence identifier, as the Hub writes it")
+    tags: list[str] = Field([], description="tags beside `synthetic` and `instruction-tuning`")
+
+
+class Settings(_Section):
+    """Everything a workspace decides."""
+
+    recipe: Literal["alpaca"] = Field("alpaca", description="how tasks are asked for")
+    language: str = Field("en", pattern=r"^[a-z]{2,3}$", description="ISO 639 code of the tasks' language")
+    seeds: str | None = Field(None, description="a JSONL of seed tasks, relative to this file; null: ours")
+    seed: int = Field(42, ge=0, lt=2**63, description="every draw and every sample follows from it")
+    tasks: int = Field(100, ge=1, description="accepted tasks that complete a round")
+    tasks_per_request: Auto | Annotated[int, Field(ge=1, le=50)] = Field(
+        "auto", description="tasks asked for in one prompt; auto: 20, fewer where the context is small"
+    )
+    grammar: Literal["auto", "on", "off"] = Field(
+        "auto", description="hold answers to the recipe's form; auto: on for the embedded engine only"
+    )
+    demonstrations: Demonstrations = Field(default_factory=Demonstrations)
+    decoding: DecodingSettings = Field(default_factory=DecodingSettings)
+    filters: Filters = Field(default_factory=Filters)
+    novelty: Novelty = Field(default_factory=Novelty)
+    endpoint: EndpointSettings = Field(default_factory=EndpointSettings)
+    card: CardSettings = Field(default_factory=CardSettings)
+
+    @field_validator("filters")
+    @classmethod
+    def _bounds_in_order(cls, filters: Filters) -> Filters:
+        if filters.min_words > filters.max_words:
+            raise ValueError("min_words is above max_words: no instruction could pass")
+        return filters
+
+
+def load(path: Path) -> Settings:
+    """Reads `path`. Raises ConfigError, one line naming file and setting, for whatever is wrong in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError(f"{path}{place}: not valid YAML ({problem})") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected settings as `key: value` lines, found a {type(values).__name__}")
+    return validate(values, source=str(path))
+
+
+def validate(values: Mapping[str, Any], *, source: str) -> Settings:
+    """`values` as Settings. Raises ConfigError naming `source` and the first setting that is wrong."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        # Only names of settings belong in the place; pydantic adds the branch of a union to it.
+        keys = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{source}: unknown setting `{'.'.join(keys)}`{_hint(keys)}{more}") from None
+        while keys and not _is_setting(keys):
+            keys.pop()
+        message = _readable(first["type"], first["msg"], keys)
+        given = first.get("input")
+        shown = f", got {given!r}" if isinstance(given, (str, int, float, bool, list, type(None))) else ""
+        raise ConfigError(f"{source}: `{'.'.join(keys)}`: {message}{shown}{more}") from None
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """`settings` with options of the command line laid over them; `overrides` has dotted names, and None
+    means not given. Raises ConfigError naming the option."""
+    values = settings.model_dump()
+    for name, value in overrides.items():
+        if value is None:
+            continue
+        *path, last = name.split(".")
+        section = values
+        for part in path:
+            section = section[part]
+        section[last] = value
+    return validate(values, source="command line")
+
+
+def render(settings: Settings) -> str:
+    """`settings` as commented YAML, one line a setting; `load` of it gives the same settings."""
+    lines = [
+        "# Settings of a selfinstruct-hub workspace. Every setting is here, with its default unless changed."
+    ]
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, _Section):
+            lines += ["", f"# {_one_line(type(value).__doc__)}", f"{name}:"]
+            for inner, inner_field in type(value).model_fields.items():
+                lines.append(_line(f"  {inner}", getattr(value, inner), inner_field.description))
+        else:
+            lines.append(_line(name, value, field.description))
+    return "\n".join(lines) + "\n"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted name, value) pairs."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _line(name: str, value: Any, comment: str | None) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    text = re.sub(r"\n\.\.\.\n$", "", text).strip()
+    setting = f"{name}: {text}"
+    return f"{setting:<30}  # {_one_line(comment)}"
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _section_at(keys: list[str]) -> type[_Section] | None:
+    section: type[_Section] = Settings
+    for key in keys:
+        field = section.model_fields.get(key)
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
+        ):
+            return None
+        section = field.annotation
+    return section
+
+
+def _is_setting(keys: list[str]) -> bool:
+    section = _section_at(keys[:-1])
+    return section is not None and keys[-1] in section.model_fields
+
+
+def _hint(keys: list[str]) -> str:
+    section = _section_at(keys[:-1])
+    known = list(section.model_fields) if section else []
+    close = difflib.get_close_matches(keys[-1], known, n=1)
+    if close:
+        return f"; did you mean `{'.'.join([*keys[:-1], close[0]])}`?"
+    for name, field in Settings.model_fields.items():  # a setting written one level too high or too low
+        inner = _section_at([name])
+        if inner and keys[-1] in inner.model_fields:
+            return f"; did you mean `{name}.{keys[-1]}`?"
+        if name == keys[-1] and field:
+            return f"; `{name}` belongs at the top level"
+    return f"; known here: {', '.join(known)}"
+
+
+def _readable(kind: str, message: str, keys: list[str]) -> str:
+    section = _section_at(keys[:-1])
+    annotation = section.model_fields[keys[-1]].annotation if section and keys else None
+    if (
+        any("auto" in get_args(arm) for arm in (annotation, *get_args(annotation)))
+        and kind == "literal_error"
+    ):
+        return "expected auto or a whole number"
+    return message.removeprefix("Value error, ").replace("Input should be", "expected")

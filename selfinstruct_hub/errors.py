@@ -1,0 +1,93 @@
+"""The exception tree. Every error a user can cause or meet derives from SelfInstructError.
+
+    SelfInstructError            exit 1: failed; the message says what happened and what to do
+      UsageError                 exit 2: wrong usage or configuration
+        ConfigError                a setting in selfinstruct.yaml
+        SeedError                  a seed file
+        WorkspaceError             a directory that is not what the command needs
+      PoolError                  the pool cannot be used (newer version, damaged, locked, disk full)
+        WorkspaceBusyError         another process grows this workspace
+      EndpointError              the endpoint
+        EndpointUnreachableError   nothing answers there, or it stopped answering
+        EndpointAuthError          it wants a token, or refuses the one it got
+        EndpointProtocolError      it answers, but not in the protocol
+        EndpointRefusedError       it refuses the request itself (never retried unchanged)
+      LocalEngineError           the embedded engine
+        ModelNotFoundError         no weights, or a file that is none
+        GrammarError               a grammar the engine cannot compile in time
+      ReleaseError               a release cannot be written or read
+
+The CLI is the only place that catches SelfInstructError: it prints the message as one line and exits with
+`exit_code`. Anything else that escapes is our bug and keeps its traceback. A stop that is no failure (a
+budget, a cap) is not an exception: see `grow.RoundOutcome`.
+"""
+
+
+class SelfInstructError(Exception):
+    """Root of every error this project raises on purpose. `str(error)` is one line for the user."""
+
+    exit_code = 1
+
+
+class UsageError(SelfInstructError):
+    """Wrong usage or configuration."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting in selfinstruct.yaml, or on the command line, that cannot be used."""
+
+
+class SeedError(UsageError):
+    """A seed file with a broken row; the message names file, row and field."""
+
+
+class WorkspaceError(UsageError):
+    """A directory that is not a workspace, or not an empty one."""
+
+
+class PoolError(SelfInstructError):
+    """The pool cannot be used."""
+
+
+class WorkspaceBusyError(PoolError):
+    """Another process holds the workspace."""
+
+
+class EndpointError(SelfInstructError):
+    """The endpoint cannot be used."""
+
+
+class EndpointUnreachableError(EndpointError):
+    """Nothing answers at the address, or it stopped answering."""
+
+
+class EndpointAuthError(EndpointError):
+    """The endpoint wants a token or refuses the one it got."""
+
+
+class EndpointProtocolError(EndpointError):
+    """Something answers, but not in the expected protocol."""
+
+
+class EndpointRefusedError(EndpointError):
+    """The endpoint refuses the request itself; sending it again unchanged is pointless."""
+
+
+class LocalEngineError(SelfInstructError):
+    """The embedded engine failed or is not installed."""
+
+
+class ModelNotFoundError(LocalEngineError):
+    """No weights, or a file that holds none."""
+
+    exit_code = 2
+
+
+class GrammarError(LocalEngineError):
+    """A grammar that the engine cannot compile in time, or at all."""
+
+
+class ReleaseError(SelfInstructError):
+    """A release cannot be written or read."""

@@ -1,0 +1,406 @@
+"""The main path: rounds of growth, each from demonstrations to a frozen release.
+
+A round draws demonstrations, asks for completions, stores them, parses, judges, and ends at exactly the wanted
+number of accepted tasks. Requests run concurrently; judging runs in request order, so the kept set depends
+neither on latency nor on concurrency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from selfinstruct_hub import filters, recipes, sampling, versions
+from selfinstruct_hub.config import Settings, flatten
+from selfinstruct_hub.endpoint import Endpoint
+from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
+from selfinstruct_hub.errors import SeedError, UsageError
+from selfinstruct_hub.novelty import NoveltyGate
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.records import (
+    Candidate,
+    Completion,
+    Decoding,
+    Drop,
+    Request,
+    Round,
+    Similarity,
+    Task,
+    Verdict,
+    task_of,
+)
+
+# A tokenizer is not always at hand. Real ones need fewer tokens than this for any text of ours.
+_CHARACTERS_PER_TOKEN = 3
+_PROMPT_FRAME_CHARACTERS = 1600
+_MOST_IN_FLIGHT = 32
+_EMBEDDED_IN_FLIGHT = 16
+# A model of a few hundred million parameters loses the thread of a long list.
+_EMBEDDED_TASKS_PER_REQUEST = 4
+
+
+@dataclass
+class Progress:
+    """How far a round is, for whoever shows it."""
+
+    round: int
+    version: str
+    wanted: int
+    accepted: int = 0
+    requests: int = 0
+    in_flight: int = 0
+    candidates: int = 0
+    generated_tokens: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """How a round ended: complete, or stopped early by `limit` (the option that set it)."""
+
+    round: Round
+    accepted: int
+    limit: str | None = None
+
+
+Observe = Callable[[Progress], None]
+Notice = Callable[[str], None]
+
+
+def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
+    """Everything that decides a round's rows, with every `auto` replaced by what it means at this endpoint."""
+    recipe = recipes.named(settings.recipe)
+    context = endpoint.limits.max_total_tokens
+    per_request = settings.tasks_per_request
+    if per_request == "auto":
+        most = _EMBEDDED_TASKS_PER_REQUEST if endpoint.embedded else recipe.tasks_per_request
+        fits = context // 2 // recipe.tokens_per_task if context else most
+        per_request = max(1, min(most, fits))
+    max_new_tokens = settings.decoding.max_new_tokens
+    if max_new_tokens == "auto":
+        max_new_tokens = min(recipe.max_new_tokens, recipe.tokens_per_task * per_request)
+    max_characters = settings.demonstrations.max_characters
+    if max_characters == "auto" and context:
+        room = (context - max_new_tokens) * _CHARACTERS_PER_TOKEN - _PROMPT_FRAME_CHARACTERS
+        max_characters = max(0, room // settings.demonstrations.human)
+    blocked = settings.filters.blocked_words
+    return {
+        "recipe": settings.recipe,
+        "language": settings.language,
+        "seed": settings.seed,
+        "tasks_per_request": per_request,
+        "grammar": endpoint.embedded if settings.grammar == "auto" else settings.grammar == "on",
+        "demonstrations": {
+            "human": settings.demonstrations.human,
+            "max_characters": None if max_characters == "auto" else max_characters,
+        },
+        "decoding": {**settings.decoding.model_dump(), "max_new_tokens": max_new_tokens},
+        "filters": {
+            **settings.filters.model_dump(),
+            "blocked_words": list(recipe.blocked_words) if blocked is None else blocked,
+        },
+        "novelty": settings.novelty.model_dump(),
+    }
+
+
+def concurrency(settings: Settings, endpoint: Endpoint) -> int:
+    """Requests in flight: as set, or what the endpoint allows with a tenth of its places left to others."""
+    allowed = endpoint.limits.max_concurrent_requests
+    wanted = settings.endpoint.concurrency
+    if wanted == "auto":
+        wanted = _EMBEDDED_IN_FLIGHT if endpoint.embedded else _MOST_IN_FLIGHT
+        return max(1, min(wanted, allowed * 9 // 10)) if allowed else wanted
+    return min(wanted, allowed) if allowed else wanted
+
+
+def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, notice: Notice) -> Round:
+    """The open round, or a new one. An open round goes on with the settings it was begun with.
+
+    Raises UsageError where an open round has more accepted tasks than are `wanted` now.
+    """
+    done = pool.rounds()
+    resolved = resolve(settings, endpoint)
+    if done and not done[-1].complete:
+        open_round = done[-1]
+        accepted = pool.accepted_count(open_round.number)
+        if wanted < accepted:
+            raise UsageError(
+                f"round {open_round.number} has {accepted} accepted tasks already; ask for --tasks {accepted} "
+                "or more"
+            )
+        was, now = dict(flatten(open_round.settings)), dict(flatten(resolved))
+        if changed := sorted(key for key in was if was[key] != now.get(key)):
+            notice(
+                f"round {open_round.number} was begun with other settings and goes on with those "
+                f"({', '.join(changed)}); the new ones hold from the next round"
+            )
+        if wanted != open_round.wanted:
+            pool.set_wanted(open_round.number, wanted)
+        return replace(open_round, wanted=wanted)
+    previous = done[-1] if done else None
+    new = Round(
+        number=len(done) + 1,
+        version=versions.next_round(
+            previous.version if previous else None,
+            recipe_changed=bool(previous and previous.settings["recipe"] != resolved["recipe"]),
+        ),
+        wanted=wanted,
+        complete=False,
+        settings=resolved,
+    )
+    _demonstration_seeds(pool.seeds(), resolved)  # refuse before the round exists
+    pool.begin_round(new)
+    return new
+
+
+async def grow_round(
+    pool: Pool, round_: Round, endpoint: Endpoint, *, in_flight: int, budget: Budget, observe: Observe
+) -> RoundOutcome:
+    """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it.
+
+    Raises EndpointError where the endpoint fails for good. Whatever was answered until then is stored, and the
+    next call goes on from it.
+    """
+    judge = Judge.resumed(pool, round_)
+    draws = _Draws(pool, round_, endpoint, in_flight, budget)
+    progress = _progress_of(pool, round_)
+    number = pool.judged_draws(round_.number)
+    limit: str | None = None
+    running: dict[int, asyncio.Task[list[Candidate]]] = {}
+    try:
+        while progress.accepted < round_.wanted:
+            failed = any(task.done() and task.exception() for task in running.values())
+            ahead = _draws_needed(progress, number, in_flight)
+            while not failed and len(running) < ahead and draws.in_flight < in_flight:
+                following = number + len(running)
+                running[following] = asyncio.create_task(draws.candidates(following))
+                await asyncio.sleep(0)  # lets it reach the endpoint, so that draws.in_flight counts it
+            progress.in_flight = draws.in_flight
+            observe(progress)
+            if not running[number].done():
+                pending = [task for task in running.values() if not task.done()]
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            try:
+                candidates = running.pop(number).result()
+            except BudgetReached as reached:
+                limit = reached.limit
+                break
+            verdicts = judge.draw(number, candidates)
+            pool.add_draw(round_.number, number, verdicts)
+            number += 1
+            _count(progress, verdicts)
+            progress.requests = draws.answered
+            progress.generated_tokens = draws.generated_tokens
+        if progress.accepted >= round_.wanted:
+            pool.complete_round(round_.number)
+            round_ = replace(round_, complete=True)
+    finally:
+        for task in running.values():
+            task.cancel()
+        await asyncio.gather(*running.values(), return_exceptions=True)
+        progress.in_flight = 0
+        observe(progress)
+    return RoundOutcome(round_, progress.accepted, limit)
+
+
+class Judge:
+    """Gives every candidate its verdict: rules first, then novelty against seeds and accepted tasks."""
+
+    def __init__(self, round_: Round, gate: NoveltyGate, accepted: int) -> None:
+        self._round = round_
+        self._gate = gate
+        self._accepted = accepted
+        self._threshold: float = round_.settings["novelty"]["threshold"]
+        rules = round_.settings["filters"]
+        self._rules = filters.Rules(**{**rules, "blocked_words": tuple(rules["blocked_words"])})
+
+    @classmethod
+    def resumed(cls, pool: Pool, round_: Round) -> Judge:
+        """A judge who knows the seeds and everything that the pool has accepted so far."""
+        gate = NoveltyGate(round_.settings["novelty"]["most_similar"])
+        gate.extend((task.id, task.instruction) for task in pool.seeds())
+        for earlier in range(1, round_.number + 1):
+            for verdict in pool.verdicts(earlier, accepted=True):
+                assert verdict.task is not None
+                gate.add(verdict.task.id, verdict.task.instruction)
+        return cls(round_, gate, pool.accepted_count(round_.number))
+
+    def draw(self, number: int, candidates: Sequence[Candidate]) -> list[Verdict]:
+        """The verdicts on one draw's candidates, in order."""
+        return [self._verdict(number, position, candidate) for position, candidate in enumerate(candidates)]
+
+    def _verdict(self, number: int, position: int, candidate: Candidate) -> Verdict:
+        verdict = Verdict(round=self._round.number, number=number, position=position, candidate=candidate)
+        instances, drop = filters.judge(candidate, self._rules)
+        if drop:
+            return replace(verdict, drop=drop)
+        assert candidate.instruction is not None
+        similarity = self._gate.compare(candidate.instruction)
+        if similarity.score > self._threshold:
+            drop = _too_similar(similarity)
+        elif self._accepted >= self._round.wanted:
+            drop = Drop("surplus", "the round was complete")
+        if drop:
+            return replace(verdict, drop=drop, similarity=similarity)
+        task = task_of(candidate, instances)
+        self._gate.add(task.id, task.instruction)
+        self._accepted += 1
+        return replace(verdict, task=task, similarity=similarity)
+
+
+class _Draws:
+    """Turns a draw's number into candidates: demonstrations, recipe, completions stored before they are read."""
+
+    def __init__(self, pool: Pool, round_: Round, endpoint: Endpoint, in_flight: int, budget: Budget) -> None:
+        self._pool = pool
+        self._round = round_
+        self._endpoint = endpoint
+        self._budget = budget
+        self._places = asyncio.Semaphore(in_flight)
+        self._seeds = _demonstration_seeds(pool.seeds(), round_.settings)
+        self._recipe = recipes.named(round_.settings["recipe"])
+        self._plan = recipes.Plan(
+            tasks_per_request=round_.settings["tasks_per_request"],
+            use_grammar=round_.settings["grammar"],
+            decoding=Decoding.from_dict(round_.settings["decoding"]),
+        )
+        self.in_flight = 0
+        counts = pool.counts(round_.number)
+        self.answered: int = counts["completions"]
+        self.generated_tokens: int = counts["tokens"]["generated"]
+
+    async def candidates(self, number: int) -> list[Candidate]:
+        shown = sampling.demonstrations(
+            self._seeds,
+            self._round.settings["demonstrations"]["human"],
+            seed=self._round.settings["seed"],
+            round_number=self._round.number,
+            request_number=number,
+        )
+        calls = itertools.count()
+
+        async def complete(stage: str, prompt: str, decoding: Decoding) -> Completion:
+            call = next(calls)
+            seed = sampling.request_seed(self._round.settings["seed"], self._round.number, number, call)
+            request = Request(
+                round=self._round.number,
+                number=number,
+                call=call,
+                stage=stage,
+                prompt=prompt,
+                decoding=replace(decoding, seed=seed),
+                demonstrations=tuple(task.id for task in shown),
+            )
+            return await self._answer(request)
+
+        return await self._recipe.run(shown, complete, self._plan)
+
+    async def _answer(self, request: Request) -> Completion:
+        """The stored answer to `request`, or the endpoint's, stored before it is returned."""
+        if stored := self._pool.completion(request.round, request.number, request.call):
+            self._count(stored[1])
+            return stored[1]
+        prompt_tokens = math.ceil(len(request.prompt) / _CHARACTERS_PER_TOKEN)
+        self.in_flight += 1
+        try:
+            async with self._places, self._budget.request(prompt_tokens + request.decoding.max_new_tokens):
+                completion = await self._endpoint.complete(request.prompt, request.decoding)
+                # Between the answer and its place on disk nothing is awaited: no cancellation can lose it.
+                self._pool.add_completion(request, completion)
+                self._budget.spend(
+                    (completion.prompt_tokens or prompt_tokens) + (completion.generated_tokens or 0)
+                )
+        finally:
+            self.in_flight -= 1
+        self._count(completion)
+        return completion
+
+    def _count(self, completion: Completion) -> None:
+        self.answered += 1
+        self.generated_tokens += completion.generated_tokens or 0
+
+
+def spent(pool: Pool, first_round: int) -> tuple[int, int]:
+    """(requests, tokens) that the rounds from `first_round` on have cost, answers nobody needed included."""
+    requests = tokens = 0
+    for round_ in pool.rounds():
+        if round_.number >= first_round:
+            cost = pool.cost(round_.number)
+            requests, tokens = requests + cost[0], tokens + cost[1]
+    return requests, tokens
+
+
+@dataclass(frozen=True)
+class Run:
+    """The rounds that one `grow` command set out to make. Kept in the pool until they are made, so that the
+    same command started again goes on instead of adding as many again."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def resumed(cls, pool: Pool, rounds: int) -> Run:
+        """The unfinished run if it was for as many rounds, or a new one."""
+        done = pool.rounds()
+        finished = sum(round_.complete for round_ in done)
+        stored = pool.meta("run")
+        if stored:
+            run = cls(**json.loads(stored))
+            if run.last - run.first + 1 == rounds and run.last > finished:
+                return run
+        run = cls(first=finished + 1, last=finished + rounds)
+        pool.set_meta("run", json.dumps({"first": run.first, "last": run.last}))
+        return run
+
+
+def _demonstration_seeds(seeds: Sequence[Task], settings: Any) -> list[Task]:
+    """The seeds short enough to be shown. Raises SeedError where they are fewer than a prompt shows."""
+    human, longest = settings["demonstrations"]["human"], settings["demonstrations"]["max_characters"]
+    short = [task for task in seeds if longest is None or sampling.length(task) <= longest]
+    if len(short) < human:
+        why = f" of at most {longest} characters" if longest is not None else ""
+        raise SeedError(
+            f"a prompt shows {human} seed tasks, and there are {len(short)}{why}; add seeds, or lower "
+            "`demonstrations.human`, `tasks_per_request` or `decoding.max_new_tokens`"
+        )
+    return short
+
+
+def _draws_needed(progress: Progress, judged: int, in_flight: int) -> int:
+    """How many draws may be unjudged at a time: enough to keep the endpoint busy behind a slow answer, but
+    near the end no more than the tasks still missing will take, so that few answers are paid for nothing."""
+    per_draw = (progress.accepted + 1) / (judged + 1)
+    needed = math.ceil((progress.wanted - progress.accepted) / per_draw)
+    return max(1, min(4 * in_flight, needed))
+
+
+def _too_similar(similarity: Similarity) -> Drop:
+    nearest = similarity.nearest[0]
+    return Drop("too_similar", f"ROUGE-L {nearest.score:.3f} with {nearest.id}")
+
+
+def _progress_of(pool: Pool, round_: Round) -> Progress:
+    counts = pool.counts(round_.number)
+    return Progress(
+        round=round_.number,
+        version=round_.version,
+        wanted=round_.wanted,
+        accepted=counts["tasks"],
+        requests=counts["completions"],
+        candidates=counts["candidates"],
+        generated_tokens=counts["tokens"]["generated"],
+        drops=Counter(counts["drops"]),
+    )
+
+
+def _count(progress: Progress, verdicts: Sequence[Verdict]) -> None:
+    progress.candidates += len(verdicts)
+    progress.accepted += sum(verdict.task is not None for verdict in verdicts)
+    progress.drops.update(verdict.drop.reason for verdict in verdicts if verdict.drop)

@@ -1,0 +1,160 @@
+"""From a completion's text to the fields it names. Walks field labels; never filters, never repairs.
+
+What the walk tolerates (all seen in real completions): Markdown headings inside an output, numbers that are
+skipped or missing, full-width colons, bold labels, "no input" said in words, text before the first item and
+after the last, an item cut off by the token limit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from selfinstruct_hub.records import Candidate, Instance
+
+INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"
+
+# A label stands at the start of a line: "4. Instruction:", "Input：", "**5. Output:**", "### 6. Instruction 6:".
+_LABEL = re.compile(
+    r"""^[ \t>]*(?:[-*\#]+[ \t]*)?(?:\*\*|__)?
+        (?:(?P<number>\d{1,4})[ \t]*[.)、．:：-]?[ \t]*)?(?:\*\*|__)?
+        (?P<name>Instruction|Input|Output|INSTRUCTION|INPUT|OUTPUT)(?:[ \t]+\d{1,4})?
+        [ \t]*(?:\*\*|__)?[ \t]*[:：](?:\*\*|__)?""",
+    re.MULTILINE | re.VERBOSE,
+)
+# A separator is "###" with nothing but a number after it; "### Heading" is an output's own Markdown.
+_SEPARATOR = re.compile(r"^[ \t]*\#{3,}[ \t]*(?:\d{1,4}[.)]?)?[ \t]*$", re.MULTILINE)
+
+# How models say that there is no input. Compared without case, brackets and final dots.
+_NO_INPUT = frozenset(
+    {
+        "",
+        "-",
+        "--",
+        "—",
+        "empty",
+        "n/a",
+        "na",
+        "nil",
+        "no input",
+        "no input is needed",
+        "no input is required",
+        "no input necessary",
+        "no input needed",
+        "no input provided",
+        "no input required",
+        "noinput",
+        "none",
+        "none needed",
+        "none required",
+        "not applicable",
+        "not needed",
+        "not required",
+        "null",
+        "without input",
+        "无",
+        "无输入",
+    }
+)
+
+
+def normalise_input(text: str) -> str:
+    """`text`, or "" where it only says that there is no input."""
+    bare = text.strip().strip("<>()[]{}\"'`*_").strip().rstrip(".。").strip()
+    return "" if re.sub(r"[\s_-]+", " ", bare).casefold() in _NO_INPUT or bare in _NO_INPUT else text.strip()
+
+
+@dataclass
+class _Item:
+    """One item while it is read."""
+
+    fields: dict[str, list[str]] = field(default_factory=lambda: {INSTRUCTION: []})
+    current: str = INSTRUCTION
+    repeated: str | None = None
+    closed: bool = False
+
+    def text(self, name: str) -> str:
+        return "".join(self.fields[name]).strip()
+
+    @property
+    def named_fields(self) -> int:
+        return len(self.fields) - 1
+
+
+def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> list[Candidate]:
+    """The items of `text` in order, each with one instance.
+
+    `prefilled` is what the prompt already said of the first item ("4. Instruction:"); `cut_off` says that the
+    text ended by its token limit, which marks the last item unless a separator had closed it. Text before the
+    first label, and text between a separator and the next instruction label, belongs to no item.
+    """
+    whole = prefilled + text
+    items: list[_Item] = []
+    end = 0
+
+    def take(until: int) -> None:
+        if items and not items[-1].closed:
+            items[-1].fields[items[-1].current].append(whole[end:until])
+
+    marks = sorted(
+        [(m.start(), m.end(), m) for m in _LABEL.finditer(whole)]
+        + [(m.start(), m.end(), None) for m in _SEPARATOR.finditer(whole)],
+        key=lambda mark: mark[0],
+    )
+    for start, after, label in marks:
+        if start < end:  # "### 4. Instruction:" is a label, its "###" no separator
+            continue
+        item = items[-1] if items else None
+        if label is None:
+            if item is not None and not item.closed and item.named_fields:
+                take(start)
+                item.closed = True
+                end = after
+            continue
+        name = label["name"].lower()
+        numbered = label["number"] is not None
+        if not _is_structure(name, numbered, item):
+            continue
+        take(start)
+        end = after
+        if name == INSTRUCTION:
+            items.append(_Item())
+        else:
+            assert item is not None
+            if name in item.fields:
+                item.repeated = name
+            item.current = name
+            item.fields.setdefault(name, [])
+    take(len(whole))
+
+    if len(items) > 1 and prefilled and not items[0].named_fields:
+        # The model began anew ("Sure, here are the tasks: 4. Instruction: ..."): this was no item but chatter.
+        del items[0]
+    return [_candidate(item, cut_off=cut_off and item is items[-1] and not item.closed) for item in items]
+
+
+def _is_structure(name: str, numbered: bool, item: _Item | None) -> bool:
+    """Whether a label opens a field, or is a line of the text it stands in (a code sample's "Input:")."""
+    if name == INSTRUCTION:
+        return numbered or item is None or item.closed or OUTPUT in item.fields or not item.text(INSTRUCTION)
+    if item is None or item.closed:
+        return False
+    if name == INPUT:
+        return item.current == INSTRUCTION or (numbered and item.current == INPUT)
+    return item.current != OUTPUT or numbered
+
+
+def _candidate(item: _Item, *, cut_off: bool) -> Candidate:
+    instruction = item.text(INSTRUCTION)
+    missing = None
+    if not instruction:
+        missing = INSTRUCTION
+    elif OUTPUT not in item.fields:
+        missing = OUTPUT
+    elif item.repeated:
+        missing = f"one {item.repeated}, found two"
+    instances: tuple[Instance, ...] = ()
+    if OUTPUT in item.fields:
+        given = normalise_input(item.text(INPUT)) if INPUT in item.fields else ""
+        instances = (Instance(input=given, output=item.text(OUTPUT)),)
+    return Candidate(instruction=instruction or None, instances=instances, missing=missing, cut_off=cut_off)

@@ -1,0 +1,219 @@
+"""The records that pass through the rooms: seed or machine Task, Demonstration draw, Request, Completion,
+Candidate, Verdict, Round.
+
+Frozen dataclasses and the digests that name them. No I/O, no rules, no clocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# What a completion can end with, whatever the endpoint calls it.
+FINISH_LENGTH = "length"
+FINISH_STOP = "stop"  # a stop sequence matched
+FINISH_EOS = "eos"  # the model ended by itself
+
+
+def canonical_json(value: Any) -> str:
+    """`value` as JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def digest(*parts: Any) -> str:
+    """Sixteen hex digits of SHA-256 over the parts: the id of whatever the parts describe."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One worked example of a task. `input` is empty where the instruction needs none."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """An instruction with its instances: a seed, or a candidate that was accepted.
+
+    `id` is the seed file's own id for a seed and a digest of the content for a machine-made task.
+    """
+
+    id: str
+    instruction: str
+    instances: tuple[Instance, ...]
+    is_classification: bool | None = None
+    name: str = ""
+
+    @property
+    def rows(self) -> list[tuple[str, Instance]]:
+        """(row id, instance) pairs: a row's id is a digest of its instruction, input and output."""
+        return [(digest(self.instruction, i.input, i.output), i) for i in self.instances]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a completion is sampled. None leaves a parameter out of the request, which is not the same as a
+    neutral value on every server; `temperature=None` and no other sampling parameter means greedy.
+
+    `max_new_tokens` counts tokens. `grammar` is ("regex", pattern) or ("json", schema as JSON text).
+    """
+
+    max_new_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    grammar: tuple[str, str] | None = None
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature is None and self.top_p is None and self.top_k is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The parameters that are set, for storage and for the provenance of a row."""
+        values = {
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "repetition_penalty": self.repetition_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "stop": list(self.stop) or None,
+            "seed": self.seed,
+            "grammar": list(self.grammar) if self.grammar else None,
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Decoding:
+        grammar = values.get("grammar")
+        return cls(
+            **{
+                **values,
+                "stop": tuple(values.get("stop", ())),
+                "grammar": (grammar[0], grammar[1]) if grammar else None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt sent to the endpoint. (`round`, `number`, `call`) names it: `number` counts the draws of
+    demonstrations in a round from 0, `call` the completions a recipe asked for within one draw."""
+
+    round: int
+    number: int
+    call: int
+    stage: str
+    prompt: str
+    decoding: Decoding
+    demonstrations: tuple[str, ...]  # ids of the tasks shown
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the endpoint answered, as it answered (`text` is cut at the earliest stop sequence, nothing else).
+
+    Token counts are None where the endpoint does not tell them. Times are seconds.
+    """
+
+    text: str
+    finish_reason: str  # FINISH_LENGTH | FINISH_STOP | FINISH_EOS
+    prompt_tokens: int | None = None
+    generated_tokens: int | None = None
+    model: str = ""
+    endpoint_kind: str = ""
+    queue_time: float | None = None
+    inference_time: float | None = None
+    total_time: float | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A task as a parser found it in a completion, before any rule has looked at it.
+
+    A field the completion never gave is None (not the same as an empty one). `cut_off` says that the
+    completion ended by its token limit inside this item.
+    """
+
+    instruction: str | None
+    instances: tuple[Instance, ...] = ()
+    missing: str | None = None  # name of a field that never came
+    cut_off: bool = False
+    is_classification: bool | None = None
+
+    @property
+    def well_formed(self) -> bool:
+        return bool(self.instruction) and self.missing is None and not self.cut_off
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A task near a candidate, with its ROUGE-L F1 (0 to 1)."""
+
+    id: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How near a candidate's instruction is to the pool. `mean` is over the whole pool."""
+
+    nearest: tuple[Neighbour, ...] = ()  # the most similar first
+    mean: float = 0.0
+
+    @property
+    def score(self) -> float:
+        return self.nearest[0].score if self.nearest else 0.0
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Why a candidate was rejected: the rule's name and what it saw."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judged candidate. `task` is set where it was accepted, `drop` where it was not."""
+
+    round: int
+    number: int
+    position: int  # of the candidate within its draw, from 0
+    candidate: Candidate
+    task: Task | None = None
+    drop: Drop | None = None
+    similarity: Similarity = field(default_factory=Similarity)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of growth. `settings` are the resolved settings it was begun with, as plain data."""
+
+    number: int
+    version: str
+    wanted: int  # accepted tasks that complete it
+    complete: bool
+    settings: Mapping[str, Any]
+
+
+def task_of(candidate: Candidate, instances: Iterable[Instance]) -> Task:
+    """The accepted form of `candidate`, named by its content."""
+    assert candidate.instruction is not None, "only a well-formed candidate becomes a task"
+    kept = tuple(instances)
+    return Task(
+        id=digest(candidate.instruction, [[i.input, i.output] for i in kept]),
+        instruction=candidate.instruction,
+        instances=kept,
+        is_classification=candidate.is_classification,
+    )

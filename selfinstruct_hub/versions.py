@@ -1,0 +1,26 @@
+"""Version tags: vMAJOR.MINOR.PATCH. The first round is v1.0.0; each round adds one to MINOR; a change of recipe
+adds one to MAJOR. Pure."""
+
+from __future__ import annotations
+
+import re
+
+FIRST = "v1.0.0"
+_TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
+
+
+def parse(tag: str) -> tuple[int, int, int]:
+    """`tag` as numbers, for sorting. Raises ValueError where it is no version tag."""
+    match = _TAG.fullmatch(tag)
+    if match is None:
+        raise ValueError(f"{tag!r} is not a version such as {FIRST}")
+    major, minor, patch = map(int, match.groups())
+    return major, minor, patch
+
+
+def next_round(previous: str | None, *, recipe_changed: bool = False) -> str:
+    """The version of the round after `previous`."""
+    if previous is None:
+        return FIRST
+    major, minor, _ = parse(previous)
+    return f"v{major + 1}.0.0" if recipe_changed else f"v{major}.{minor + 1}.0"

@@ -1,0 +1,117 @@
+"""A workspace: the folder that holds settings, pool and releases, and the lock that one process takes.
+
+    DIR/selfinstruct.yaml   the settings
+    DIR/pool.sqlite3        everything asked, answered and judged
+    DIR/releases/vX.Y.Z/    the frozen rounds
+
+Knows the layout; decides nothing about rounds or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from selfinstruct_hub import config, seeds
+from selfinstruct_hub.errors import PoolError, WorkspaceBusyError, WorkspaceError
+from selfinstruct_hub.pool import FILE_NAME as POOL_FILE
+from selfinstruct_hub.pool import Pool
+
+_LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder made by `init`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, settings: config.Settings) -> Workspace:
+        """A new workspace in `path`, which must not exist or be empty. Raises WorkspaceError otherwise, and
+        SeedError where the settings' seeds cannot be used."""
+        if path.exists() and not path.is_dir():
+            raise WorkspaceError(f"{path}: is a file; name a new or empty directory")
+        if (path / config.FILE_NAME).exists():
+            raise WorkspaceError(
+                f"{path}: is a workspace already; `selfinstruct-hub grow {path}` goes on with it"
+            )
+        if path.exists() and any(path.iterdir()):
+            raise WorkspaceError(f"{path}: is not empty; name a new or empty directory")
+        seeds.read(seeds.locate(settings.seeds, settings.language, path.absolute()))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / config.FILE_NAME).write_text(config.render(settings), encoding="utf-8")
+        except OSError as error:
+            raise WorkspaceError(f"{path}: cannot be written ({error.strerror})") from None
+        return cls(path)
+
+    @classmethod
+    def at(cls, path: Path) -> Workspace:
+        """The workspace in `path`. Raises WorkspaceError where there is none."""
+        if not path.is_dir():
+            raise WorkspaceError(
+                f"{path}: no such directory; `selfinstruct-hub init {path}` makes a workspace"
+            )
+        if not (path / config.FILE_NAME).is_file():
+            raise WorkspaceError(
+                f"{path}: not a workspace ({config.FILE_NAME} is missing); `selfinstruct-hub init DIR` makes one"
+            )
+        return cls(path)
+
+    @property
+    def pool_file(self) -> Path:
+        return self.path / POOL_FILE
+
+    @property
+    def releases(self) -> Path:
+        return self.path / "releases"
+
+    def settings(self) -> config.Settings:
+        """The settings as they stand in the file."""
+        return config.load(self.path / config.FILE_NAME)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the workspace for this process. The lock goes with the process, however that ends."""
+        lock = FileLock(self.path / _LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise WorkspaceBusyError(
+                f"{self.path}: another process is working on this workspace; wait for it or stop it"
+            ) from None
+        except OSError as error:
+            raise PoolError(
+                f"{self.path}: cannot be locked ({error.strerror}); check its permissions"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def open_pool(self, settings: config.Settings) -> Pool:
+        """The pool, made and given its seeds the first time. Call with the lock held.
+
+        Raises SeedError where the seed file has changed since: a pool grows from one set of seeds.
+        """
+        path = seeds.locate(settings.seeds, settings.language, self.path.absolute())
+        tasks = seeds.read(path)
+        fingerprint = seeds.fingerprint(tasks)
+        pool = Pool.open(self.pool_file) if self.pool_file.exists() else Pool.create(self.pool_file)
+        try:
+            if pool.meta("seeds") != fingerprint:
+                if pool.rounds():
+                    raise WorkspaceError(
+                        f"{path}: the seed tasks have changed since this pool was begun; restore them, or begin "
+                        "a new workspace with `selfinstruct-hub init`"
+                    )
+                pool.set_seeds([seeds.as_row(task) for task in tasks], fingerprint)
+        except BaseException:
+            pool.close()
+            raise
+        return pool
