@@ -41,9 +41,7 @@ class Demonstrations(_Section):
 class DecodingSettings(_Section):
     """How completions are sampled. null leaves a parameter out of the request."""
 
-    temperature: float | None = Field(
-        1.0, gt=0, description="null together with top_p and top_k means greedy"
-    )
+    temperature: float | None = Field(1.0, gt=0, description="null together with top_p and top_k means greedy")
     top_p: float | None = Field(None, gt=0, lt=1, description="strictly between 0 and 1; null means 1.0")
     top_k: int | None = Field(None, gt=0, description="null means the whole vocabulary")
     repetition_penalty: float | None = Field(None, gt=0, description="1.0 is neutral")
@@ -56,9 +54,7 @@ class DecodingSettings(_Section):
 class Filters(_Section):
     """The rules a candidate must pass before its novelty is measured."""
 
-    min_words: int = Field(
-        4, ge=1, description="words an instruction must have (both papers drop 3 or fewer)"
-    )
+    min_words: int = Field(4, ge=1, description="words an instruction must have (both papers drop 3 or fewer)")
     max_words: int = Field(150, ge=1, description="words an instruction may have")
     blocked_words: list[str] | None = Field(
         None, description="words a text model cannot act on; null: the recipe's own list"
@@ -111,11 +107,9 @@ class EndpointSettings(_Section):
 class CardSettings(_Section):
     """What the dataset card says beyond what is computed."""
 
-    pretty_name: str | None = Field(
-        None, description="title of the dataset; null: the workspace's folder name"
-    )
+    pretty_name: str | None = Field(None, description="title of the dataset; null: the workspace's folder name")
     description: str = Field("", description="a paragraph at the top of the card")
-    license: str = Field("apache-2.0", description="licence identifier, as the Hub writes it")
+    license: str | None = Field(None, description="licence identifier, as the Hub writes it; null: none stated")
     tags: list[str] = Field([], description="tags beside `synthetic` and `instruction-tuning`")
 
 
@@ -204,9 +198,7 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings
 
 def render(settings: Settings) -> str:
     """`settings` as commented YAML, one line a setting; `load` of it gives the same settings."""
-    lines = [
-        "# Settings of a selfinstruct-hub workspace. Every setting is here, with its default unless changed."
-    ]
+    lines = ["# Settings of a selfinstruct-hub workspace. Every setting is here, with its default unless changed."]
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, _Section):
@@ -242,9 +234,7 @@ def _section_at(keys: list[str]) -> type[_Section] | None:
     section: type[_Section] = Settings
     for key in keys:
         field = section.model_fields.get(key)
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
-        ):
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, _Section)):
             return None
         section = field.annotation
     return section
@@ -273,9 +263,6 @@ def _hint(keys: list[str]) -> str:
 def _readable(kind: str, message: str, keys: list[str]) -> str:
     section = _section_at(keys[:-1])
     annotation = section.model_fields[keys[-1]].annotation if section and keys else None
-    if (
-        any("auto" in get_args(arm) for arm in (annotation, *get_args(annotation)))
-        and kind == "literal_error"
-    ):
+    if any("auto" in get_args(arm) for arm in (annotation, *get_args(annotation))) and kind == "literal_error":
         return "expected auto or a whole number"
     return message.removeprefix("Value error, ").replace("Input should be", "expected")

@@ -142,9 +142,7 @@ def judge(candidate: Candidate, rules: Rules) -> tuple[tuple[Instance, ...], Dro
     kept: list[Instance] = []
     last: Drop | None = Drop("missing_field", "instance")
     for instance in candidate.instances:
-        drop = next(
-            (d for rule in INSTANCE_RULES if (d := rule(instance, candidate.instruction, rules))), None
-        )
+        drop = next((d for rule in INSTANCE_RULES if (d := rule(instance, candidate.instruction, rules))), None)
         if drop:
             last = drop
         elif instance not in kept:  # exact duplicates go (Self-Instruct)

@@ -41,6 +41,7 @@ _CHARACTERS_PER_TOKEN = 3
 _PROMPT_FRAME_CHARACTERS = 1600
 _MOST_IN_FLIGHT = 32
 _EMBEDDED_IN_FLIGHT = 16
+_SLACK = 1.25
 # A model of a few hundred million parameters loses the thread of a long list.
 _EMBEDDED_TASKS_PER_REQUEST = 4
 
@@ -77,16 +78,16 @@ def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
     """Everything that decides a round's rows, with every `auto` replaced by what it means at this endpoint."""
     recipe = recipes.named(settings.recipe)
     context = endpoint.limits.max_total_tokens
-    per_request = settings.tasks_per_request
-    if per_request == "auto":
-        most = _EMBEDDED_TASKS_PER_REQUEST if endpoint.embedded else recipe.tasks_per_request
-        fits = context // 2 // recipe.tokens_per_task if context else most
-        per_request = max(1, min(most, fits))
-    max_new_tokens = settings.decoding.max_new_tokens
-    if max_new_tokens == "auto":
-        max_new_tokens = min(recipe.max_new_tokens, recipe.tokens_per_task * per_request)
-    max_characters = settings.demonstrations.max_characters
-    if max_characters == "auto" and context:
+    set_tasks = settings.tasks_per_request
+    most = _EMBEDDED_TASKS_PER_REQUEST if endpoint.embedded else recipe.tasks_per_request
+    fits = context // 2 // recipe.tokens_per_task if context else most
+    per_request = max(1, min(most, fits)) if isinstance(set_tasks, str) else set_tasks
+    set_tokens = settings.decoding.max_new_tokens
+    natural = min(recipe.max_new_tokens, recipe.tokens_per_task * per_request)
+    max_new_tokens = natural if isinstance(set_tokens, str) else set_tokens
+    set_characters = settings.demonstrations.max_characters
+    max_characters = None if isinstance(set_characters, str) else set_characters
+    if max_characters is None and context:
         room = (context - max_new_tokens) * _CHARACTERS_PER_TOKEN - _PROMPT_FRAME_CHARACTERS
         max_characters = max(0, room // settings.demonstrations.human)
     blocked = settings.filters.blocked_words
@@ -98,7 +99,7 @@ def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
         "grammar": endpoint.embedded if settings.grammar == "auto" else settings.grammar == "on",
         "demonstrations": {
             "human": settings.demonstrations.human,
-            "max_characters": None if max_characters == "auto" else max_characters,
+            "max_characters": max_characters,
         },
         "decoding": {**settings.decoding.model_dump(), "max_new_tokens": max_new_tokens},
         "filters": {
@@ -176,7 +177,7 @@ async def grow_round(
     try:
         while progress.accepted < round_.wanted:
             failed = any(task.done() and task.exception() for task in running.values())
-            ahead = _draws_needed(progress, number, in_flight)
+            ahead = _draws_needed(progress, number, round_.settings["tasks_per_request"], in_flight)
             while not failed and len(running) < ahead and draws.in_flight < in_flight:
                 following = number + len(running)
                 running[following] = asyncio.create_task(draws.candidates(following))
@@ -373,11 +374,11 @@ def _demonstration_seeds(seeds: Sequence[Task], settings: Any) -> list[Task]:
     return short
 
 
-def _draws_needed(progress: Progress, judged: int, in_flight: int) -> int:
+def _draws_needed(progress: Progress, judged: int, per_request: int, in_flight: int) -> int:
     """How many draws may be unjudged at a time: enough to keep the endpoint busy behind a slow answer, but
     near the end no more than the tasks still missing will take, so that few answers are paid for nothing."""
-    per_draw = (progress.accepted + 1) / (judged + 1)
-    needed = math.ceil((progress.wanted - progress.accepted) / per_draw)
+    expected = (progress.accepted + per_request / 2) / (judged + 1)  # accepted tasks a draw, half at first
+    needed = math.ceil(_SLACK * (progress.wanted - progress.accepted) / expected)
     return max(1, min(4 * in_flight, needed))
 
 

@@ -86,9 +86,7 @@ class Pool:
         with _errors_named(path):
             # Autocommit: every transaction is opened and closed by `_transaction`.
             if read_only:
-                connection = sqlite3.connect(
-                    f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None
-                )
+                connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
             else:
                 connection = sqlite3.connect(path, isolation_level=None)
             pool = cls(path, connection)
@@ -147,6 +145,12 @@ class Pool:
         with _errors_named(self.path):
             return self._db.execute(query, values).fetchall()
 
+    def check(self) -> None:
+        """Reads the whole file. Raises PoolError where it is damaged."""
+        problems = [text for (text,) in self._rows("PRAGMA integrity_check(1)")]
+        if problems != ["ok"]:
+            raise PoolError(f"{self.path}: the pool is damaged ({problems[0]}); restore it from a backup")
+
     # Seeds and facts about the whole pool.
 
     def set_seeds(self, rows: Sequence[dict[str, Any]], fingerprint: str) -> None:
@@ -168,9 +172,7 @@ class Pool:
                 instances=tuple(Instance(**i) for i in row["instances"]),
                 is_classification=row["is_classification"],
             )
-            for row in (
-                json.loads(text) for (text,) in self._rows("SELECT task FROM seeds ORDER BY position")
-            )
+            for row in (json.loads(text) for (text,) in self._rows("SELECT task FROM seeds ORDER BY position"))
         ]
 
     def meta(self, key: str) -> str | None:
@@ -241,6 +243,13 @@ class Pool:
             " WHERE c.round = ? ORDER BY c.number, c.call"
         )
         yield from map(_completion, self._rows(query, round_number))
+
+    def models(self, round_number: int) -> list[str]:
+        """The models whose answers a round has judged."""
+        query = (
+            "SELECT DISTINCT model FROM completions JOIN draws USING (round, number) WHERE round = ? ORDER BY 1"
+        )
+        return [model for (model,) in self._rows(query, round_number)]
 
     def cost(self, round_number: int) -> tuple[int, int]:
         """(requests answered, their tokens) of a round, judged or not: what a budget counts."""

@@ -45,8 +45,8 @@ def read(path: Path) -> list[Task]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise SeedError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+        broken = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise SeedError(f"{path}, line {broken}: not UTF-8 text; save the file as UTF-8") from None
     except OSError as error:
         raise SeedError(f"{path}: cannot be read ({error.strerror})") from None
     tasks: list[Task] = []
@@ -66,9 +66,7 @@ def read(path: Path) -> list[Task]:
         task = _task(row, place)
         for what, value, seen in (("id", task.id, ids), ("instruction", task.instruction, instructions)):
             if value in seen:
-                raise SeedError(
-                    f"{place}: `{what}` repeats line {seen[value]}; every seed task needs its own"
-                )
+                raise SeedError(f"{place}: `{what}` repeats line {seen[value]}; every seed task needs its own")
             seen[value] = number
         tasks.append(task)
     if not tasks:

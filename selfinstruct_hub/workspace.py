@@ -37,9 +37,7 @@ class Workspace:
         if path.exists() and not path.is_dir():
             raise WorkspaceError(f"{path}: is a file; name a new or empty directory")
         if (path / config.FILE_NAME).exists():
-            raise WorkspaceError(
-                f"{path}: is a workspace already; `selfinstruct-hub grow {path}` goes on with it"
-            )
+            raise WorkspaceError(f"{path}: is a workspace already; `selfinstruct-hub grow {path}` goes on with it")
         if path.exists() and any(path.iterdir()):
             raise WorkspaceError(f"{path}: is not empty; name a new or empty directory")
         seeds.read(seeds.locate(settings.seeds, settings.language, path.absolute()))
@@ -54,9 +52,7 @@ class Workspace:
     def at(cls, path: Path) -> Workspace:
         """The workspace in `path`. Raises WorkspaceError where there is none."""
         if not path.is_dir():
-            raise WorkspaceError(
-                f"{path}: no such directory; `selfinstruct-hub init {path}` makes a workspace"
-            )
+            raise WorkspaceError(f"{path}: no such directory; `selfinstruct-hub init {path}` makes a workspace")
         if not (path / config.FILE_NAME).is_file():
             raise WorkspaceError(
                 f"{path}: not a workspace ({config.FILE_NAME} is missing); `selfinstruct-hub init DIR` makes one"
@@ -86,9 +82,7 @@ class Workspace:
                 f"{self.path}: another process is working on this workspace; wait for it or stop it"
             ) from None
         except OSError as error:
-            raise PoolError(
-                f"{self.path}: cannot be locked ({error.strerror}); check its permissions"
-            ) from None
+            raise PoolError(f"{self.path}: cannot be locked ({error.strerror}); check its permissions") from None
         try:
             yield
         finally:

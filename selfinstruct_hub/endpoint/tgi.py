@@ -191,7 +191,7 @@ def request_body(prompt: str, decoding: Decoding) -> dict[str, Any]:
     grammar = None
     if decoding.grammar:
         kind, value = decoding.grammar
-        grammar = Grammar(type=kind, value=json.loads(value) if kind == "json" else value)  # type: ignore[arg-type]
+        grammar = Grammar(type=kind, value=json.loads(value) if kind == "json" else value)
     parameters = Parameters(
         do_sample=not decoding.greedy,
         max_new_tokens=decoding.max_new_tokens,
@@ -206,7 +206,8 @@ def request_body(prompt: str, decoding: Decoding) -> dict[str, Any]:
         details=True,  # without it there is no finish_reason
     )
     request = Request(inputs=prompt, parameters=parameters)
-    return request.model_dump(mode="json", exclude_none=True, exclude={"stream"})
+    body: dict[str, Any] = request.model_dump(mode="json", exclude_none=True, exclude={"stream"})
+    return body
 
 
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
@@ -242,9 +243,7 @@ async def _info(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
             "the embedded engine"
         ) from None
     if status in (401, 403):
-        raise EndpointAuthError(
-            f"{place} wants a key ({status}); set SELFINSTRUCT_API_KEY in the environment"
-        )
+        raise EndpointAuthError(f"{place} wants a key ({status}); set SELFINSTRUCT_API_KEY in the environment")
     try:
         info = json.loads(content) if status == 200 else None
     except ValueError:

@@ -1,0 +1,139 @@
+"""Freezes a round: Parquet shards, card, builder, settings, and the manifest last.
+
+A release is built in a folder beside its place and moved there whole, so a release folder is complete or
+absent. A finished release never changes. Everything derived is computed here, never typed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from selfinstruct_hub import __version__, config
+from selfinstruct_hub.errors import ReleaseError
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.records import Round
+from selfinstruct_hub.release import card, script, shards
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def freeze(releases: Path, pool: Pool, round_: Round, settings: config.Settings, name: str) -> Path:
+    """Writes the release of `round_`, which is complete, with every round before it; returns its folder.
+
+    `name` is the title used where the settings give none. A release that is there already is left alone.
+    Raises ReleaseError where the folder cannot be written or something else is in its place.
+    """
+    assert round_.complete, "only a complete round is frozen"
+    target = releases / round_.version
+    if (target / MANIFEST).is_file():
+        return target
+    if target.exists():
+        raise ReleaseError(f"{target}: is no release ({MANIFEST} is missing); move it away and start again")
+    building = releases / f".building-{round_.version}"
+    with _disk_errors_named(target):
+        if building.exists():
+            shutil.rmtree(building)
+        building.mkdir(parents=True)
+        rounds = [r for r in pool.rounds() if r.number <= round_.number]
+        files = shards.write(building, pool, rounds, known=_known_shards(releases, rounds))
+        manifest = _manifest(pool, rounds, settings, files)
+        published = _published(settings)
+        (building / config.FILE_NAME).write_text(config.render(published), encoding="utf-8")
+        (building / script.FILE_NAME).write_text(script.render(manifest), encoding="utf-8")
+        title = settings.card.pretty_name or name
+        (building / "README.md").write_text(card.render(manifest, settings, title), encoding="utf-8")
+        for extra in (config.FILE_NAME, script.FILE_NAME, "README.md"):
+            manifest["files"].append({"path": extra, **shards.measure(building / extra)})
+        (building / MANIFEST).write_text(
+            json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        )
+        building.rename(target)
+    return target
+
+
+def read_manifest(release: Path) -> dict[str, Any]:
+    """The manifest of the release folder `release`. Raises ReleaseError where there is none."""
+    try:
+        manifest: dict[str, Any] = json.loads((release / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ReleaseError(f"{release}: is no release ({MANIFEST} is missing)") from None
+    except ValueError:
+        raise ReleaseError(f"{release / MANIFEST}: is damaged; build the release anew") from None
+    return manifest
+
+
+def _manifest(
+    pool: Pool, rounds: list[Round], settings: config.Settings, files: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What is known of the release, from the pool's counts. No clock enters: the same pool gives the same
+    manifest."""
+    per_round = [
+        {
+            "round": round_.number,
+            "version": round_.version,
+            **{k: v for k, v in pool.counts(round_.number).items() if k != "unjudged"},
+            "models": pool.models(round_.number),
+            "settings": dict(round_.settings),
+        }
+        for round_ in rounds
+    ]
+    content = [(file["path"], file["sha256"]) for file in files]
+    return {
+        "format": FORMAT,
+        "version": rounds[-1].version,
+        "release": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        "recipe": rounds[-1].settings["recipe"],
+        "language": settings.language,
+        "license": settings.card.license,
+        "seeds": len(pool.seeds()),
+        "tasks": sum(r["tasks"] for r in per_round),
+        "rows": sum(r["rows"] for r in per_round),
+        "rounds": per_round,
+        "made_with": {
+            "selfinstruct-hub": __version__,
+            **{package: installed(package) for package in ("pyarrow", "rapidfuzz", "rouge-score")},
+        },
+        "files": files,
+    }
+
+
+def _known_shards(releases: Path, rounds: list[Round]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Shards of earlier releases by path: a round's shards are copied, not made again, so that they stay the
+    same bytes whatever library version wrote them."""
+    known: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for round_ in rounds[:-1]:
+        folder = releases / round_.version
+        if (folder / MANIFEST).is_file():
+            for file in read_manifest(folder)["files"]:
+                if "config" in file:
+                    known[file["path"]] = (folder / file["path"], file)
+    return known
+
+
+def _published(settings: config.Settings) -> config.Settings:
+    """The settings without what belongs to one machine: addresses, and paths to weights and seeds."""
+    seeds = Path(settings.seeds).name if settings.seeds else None
+    endpoint = settings.endpoint.model_copy(update={"url": None, "model": None})
+    return settings.model_copy(update={"endpoint": endpoint, "seeds": seeds})
+
+
+@contextmanager
+def _disk_errors_named(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ReleaseError(
+                f"{target}: the disk is full; the round is safe in the pool: free some space and run "
+                "`selfinstruct-hub grow` again to package it"
+            ) from error
+        raise ReleaseError(f"{target}: cannot be written ({error.strerror or error})") from error

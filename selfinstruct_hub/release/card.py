@@ -1,0 +1,104 @@
+"""Renders the dataset card: YAML that every `datasets` reads, then the template of `cards/` over the manifest.
+
+Every figure comes from the manifest. Texts that a model wrote never enter the page unescaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import yaml
+
+from selfinstruct_hub import __version__, assets, recipes
+from selfinstruct_hub.config import Settings
+from selfinstruct_hub.release import shards
+
+TEMPLATE = "dataset_card.md.j2"
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+
+
+def render(manifest: dict[str, Any], settings: Settings, title: str) -> str:
+    """The card's whole text. Raises jinja2.UndefinedError where the template names what is not there."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["cell"] = cell
+    template = environment.from_string(assets.text("cards", TEMPLATE))
+    drops: Counter[str] = Counter()
+    for round_ in manifest["rounds"]:
+        drops.update(round_["drops"])
+    body = template.render(
+        title=cell(title),
+        description=settings.card.description.strip(),
+        manifest=manifest,
+        drops=drops.most_common(),
+        models=sorted({model for round_ in manifest["rounds"] for model in round_["models"]}),
+        columns={name: list(columns) for name, columns in shards.COLUMNS.items()},
+        recipe=recipes.named(manifest["recipe"]),
+        tool_version=__version__,
+    )
+    header = yaml.safe_dump(_metadata(manifest, settings, title), sort_keys=False, allow_unicode=True, width=10**6)
+    return f"---\n{header}---\n\n{body}"
+
+
+def cell(text: object) -> str:
+    """`text` as harmless inline Markdown: on one line, with everything escaped that could open markup."""
+    flat = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|#!~$])", r"\\\1", flat)
+
+
+def size_category(rows: int) -> str:
+    """The Hub's size category for a number of rows."""
+    return next((name for limit, name in _SIZES if rows < limit), "n>10M")
+
+
+def _metadata(manifest: dict[str, Any], settings: Settings, title: str) -> dict[str, Any]:
+    configs, infos = [], []
+    for name, columns in shards.COLUMNS.items():
+        files = [file for file in manifest["files"] if file.get("config") == name]
+        config: dict[str, Any] = {"config_name": name}
+        if name == "default":
+            config["default"] = True
+        config["version"] = manifest["version"].removeprefix("v")
+        config["data_files"] = [{"split": shards.SPLIT, "path": f"data/{name}/{shards.SPLIT}-*.parquet"}]
+        configs.append(config)
+        memory = sum(file["memory_bytes"] for file in files)
+        rows = sum(file["rows"] for file in files)
+        infos.append(
+            {
+                "config_name": name,
+                "features": [_feature(column, kind) for column, kind in columns.items()],
+                "splits": [{"name": shards.SPLIT, "num_bytes": memory, "num_examples": rows}],
+                "download_size": sum(file["bytes"] for file in files),
+                "dataset_size": memory,
+            }
+        )
+    return {
+        "pretty_name": title,
+        **({"license": settings.card.license} if settings.card.license else {}),
+        "language": [manifest["language"]],
+        "size_categories": [size_category(manifest["rows"])],
+        "task_categories": ["text-generation"],
+        "tags": list(dict.fromkeys(["synthetic", "instruction-tuning", "self-instruct", *settings.card.tags])),
+        "configs": configs,
+        "dataset_info": infos,
+    }
+
+
+def _feature(name: str, kind: Any) -> dict[str, Any]:
+    if isinstance(kind, list):
+        inner = kind[0]
+        if isinstance(inner, dict):
+            return {"name": name, "list": [_feature(key, value) for key, value in inner.items()]}
+        return {"name": name, "list": inner}
+    return {"name": name, "dtype": kind}

@@ -1,0 +1,37 @@
+"""Writes `loading_script.py` of a release: the builder with this release's constants in the marked block."""
+
+from __future__ import annotations
+
+import pprint
+import re
+from typing import Any
+
+from selfinstruct_hub import assets
+from selfinstruct_hub.release import shards
+
+FILE_NAME = "loading_script.py"
+_BLOCK = re.compile(r"(?<=^# >>> release).*?(?=^# <<< release)", re.MULTILINE | re.DOTALL)
+
+
+def render(manifest: dict[str, Any]) -> str:
+    """The script's text for the release that `manifest` describes."""
+    files: dict[str, dict[str, list[str]]] = {}
+    for file in manifest["files"]:
+        files.setdefault(file["config"], {shards.SPLIT: []})[shards.SPLIT].append(file["path"])
+    constants = {
+        "VERSION": manifest["version"].removeprefix("v"),
+        "RELEASE": manifest["release"],
+        "DEFAULT_CONFIG": "default",
+        "DESCRIPTION": f"{manifest['rows']} instruction rows, recipe {manifest['recipe']}.",
+        "LICENSE": manifest["license"] or "",
+        "FILES": files,
+        "FEATURES": shards.COLUMNS,
+    }
+    lines = []
+    for name, value in constants.items():
+        kind = ": dict[str, Any]" if isinstance(value, dict) else ""
+        lines.append(f"{name}{kind} = {pprint.pformat(value, width=100, sort_dicts=False)}")
+    block = " (written when this release was packaged)\n" + "\n".join(lines) + "\n"
+    text, count = _BLOCK.subn(lambda _: block, assets.text("builder", FILE_NAME))
+    assert count == 1, "the builder has one block of constants"
+    return text

@@ -1,0 +1,95 @@
+"""The `grow` command whole: lock, pool, endpoint, rounds, releases. Joins the rooms; decides nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfinstruct_hub import release
+from selfinstruct_hub.config import Settings
+from selfinstruct_hub.endpoint import Endpoint
+from selfinstruct_hub.endpoint.budget import Budget
+from selfinstruct_hub.endpoint.connect import opened
+from selfinstruct_hub.grow import Observe, RoundOutcome, Run, concurrency, grow_round, next_round, spent
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A round that `grow` worked on; `release` is None where it was stopped before it was complete."""
+
+    outcome: RoundOutcome
+    release: Path | None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the caller wants to hear while a run goes on."""
+
+    connected: Callable[[Endpoint, int], None] = lambda endpoint, in_flight: None
+    observe: Observe = lambda progress: None
+    notice: Callable[[str], None] = lambda text: None
+    finished: Callable[[Finished], None] = lambda finished: None
+
+
+def grow(
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    rounds: int = 1,
+    max_requests: int | None = None,
+    max_tokens: int | None = None,
+    hooks: Hooks | None = None,
+) -> list[Finished]:
+    """Adds `rounds` rounds of `settings.tasks` accepted tasks each and freezes every one as a release.
+
+    An unfinished run for as many rounds is continued. `max_requests` and `max_tokens` bound the whole run, what
+    was spent before an interruption included; where one stops it, the last result has no release and everything
+    is kept. Raises SelfInstructError for whatever the user can mend.
+    """
+    with workspace.locked(), workspace.open_pool(settings) as pool:
+        _freeze_complete_rounds(workspace, pool, settings)
+        return asyncio.run(_grow(workspace, settings, pool, rounds, max_requests, max_tokens, hooks or Hooks()))
+
+
+async def _grow(
+    workspace: Workspace,
+    settings: Settings,
+    pool: Pool,
+    rounds: int,
+    max_requests: int | None,
+    max_tokens: int | None,
+    hooks: Hooks,
+) -> list[Finished]:
+    results: list[Finished] = []
+    async with opened(settings.endpoint) as endpoint:
+        in_flight = concurrency(settings, endpoint)
+        hooks.connected(endpoint, in_flight)
+        run = Run.resumed(pool, rounds)
+        requests, tokens = spent(pool, run.first)
+        budget = Budget(max_requests=max_requests, max_tokens=max_tokens, requests=requests, tokens=tokens)
+        while sum(round_.complete for round_ in pool.rounds()) < run.last:
+            round_ = next_round(pool, settings, endpoint, settings.tasks, hooks.notice)
+            outcome = await grow_round(
+                pool, round_, endpoint, in_flight=in_flight, budget=budget, observe=hooks.observe
+            )
+            frozen = None
+            if outcome.limit is None:
+                frozen = release.freeze(
+                    workspace.releases, pool, outcome.round, settings, workspace.path.resolve().name
+                )
+            results.append(Finished(outcome, frozen))
+            hooks.finished(results[-1])
+            if outcome.limit is not None:
+                break
+    return results
+
+
+def _freeze_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> None:
+    """Packages rounds that were complete when an earlier start died."""
+    for round_ in pool.rounds():
+        if round_.complete:
+            release.freeze(workspace.releases, pool, round_, settings, workspace.path.resolve().name)

@@ -1,0 +1,139 @@
+"""What a person sees of a run: a live line on a terminal, plain lines from time to time elsewhere, tables.
+
+Progress goes to standard error, results to standard output, so that output pipes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from selfinstruct_hub import grow
+from selfinstruct_hub.doctor import Finding
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class RunView:
+    """Shows the progress of a run. Use as a context manager; `observe` is the hook."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live: Progress | None = None
+        self._bar: Any = None
+        self._round = 0
+        self._last_line = 0.0
+
+    def __enter__(self) -> RunView:
+        if self._console.is_terminal:
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rest]}"),
+                TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def observe(self, progress: grow.Progress) -> None:
+        rest = (
+            f"{progress.candidates} candidates, {progress.requests} requests, {progress.in_flight} in flight, "
+            f"{progress.generated_tokens:,} tokens"
+        )
+        if self._live:
+            if progress.round != self._round:
+                if self._bar is not None:
+                    self._live.remove_task(self._bar)
+                self._bar = self._live.add_task("", total=progress.wanted, rest="")
+            self._live.update(
+                self._bar, completed=progress.accepted, description=f"round {progress.round}", rest=rest
+            )
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self.say(f"round {progress.round}: {progress.accepted} of {progress.wanted} tasks; {rest}")
+        self._round = progress.round
+
+
+def rounds_table(rounds: list[dict[str, Any]]) -> Table:
+    """Rounds with their counts, as `status` holds them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("round", "version", "tasks", "rows", "requests", "candidates", "accepted", "tokens", "state"):
+        table.add_column(name, justify="left" if name in ("version", "state") else "right", no_wrap=True)
+    for round_ in rounds:
+        share = f"{round_['tasks'] / round_['candidates']:.1%}" if round_["candidates"] else "-"
+        state = "complete" if round_["complete"] else f"open, {round_['wanted']} wanted"
+        table.add_row(
+            str(round_["round"]),
+            round_["version"],
+            f"{round_['tasks']:,}",
+            f"{round_['rows']:,}",
+            f"{round_['requests']:,}",
+            f"{round_['candidates']:,}",
+            share,
+            f"{round_['tokens']['generated']:,}",
+            state,
+        )
+    return table
+
+
+def drops_table(rounds: list[dict[str, Any]]) -> Table:
+    """Dropped candidates by reason, the commonest first."""
+    drops: Counter[str] = Counter()
+    for round_ in rounds:
+        drops.update(round_["drops"])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("dropped because", no_wrap=True)
+    table.add_column("candidates", justify="right")
+    for reason, count in drops.most_common():
+        table.add_row(reason, f"{count:,}")
+    return table
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """The status on standard output."""
+    console = _output()
+    console.print(
+        f"recipe {status['recipe']}, language {status['language']}, {status['seeds']:,} seed tasks, "
+        f"{status['tasks']:,} tasks accepted in {status['rows']:,} rows",
+        highlight=False,
+    )
+    if not status["rounds"]:
+        console.print("no rounds yet", highlight=False)
+        return
+    console.print(rounds_table(status["rounds"]))
+    if any(round_["drops"] for round_ in status["rounds"]):
+        console.print()
+        console.print(drops_table(status["rounds"]))
+    if status["versions"]:
+        console.print(f"\nreleases: {', '.join(status['versions'])}", highlight=False)
+
+
+def print_finding(finding: Finding) -> None:
+    """One line of `doctor`."""
+    mark = {True: "ok  ", False: "FAIL", None: "note"}[finding.ok]
+    _output().print(f"{mark}  {finding.name}: {finding.text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _output() -> Console:
+    # A pipe has no width; rich would cut tables at 80 columns.
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)

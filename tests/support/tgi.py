@@ -1,0 +1,161 @@
+"""A server that speaks text-generation-inference's protocol over real HTTP, with scripted answers and faults.
+
+It stands in for a GPU server: /info and /generate as TGI 3 answers them, its validation included where a test
+relies on it. It runs in a thread of its own, so that clients in the test's process and in child processes
+reach it alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+# (prompt, parameters) -> (text, finish reason): must depend on nothing else, or runs are not repeatable.
+Answer = Callable[[str, dict[str, Any]], tuple[str, str]]
+
+WORDS = (
+    "river lantern budget violin harbour recipe compiler glacier treaty orchard satellite pension library "
+    "protein schedule mosaic tariff beehive novel fraction courtroom canoe vaccine garden sentence airport "
+    "enzyme poem currency bicycle thunder archive"
+).split()
+VERBS = "Describe Compare Summarise Rewrite List Explain Translate Outline Classify Calculate Invent Correct".split()
+
+
+def write_tasks(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+    """Well-formed Alpaca items, some of them bad in a way that a filter names; the same for the same seed."""
+    rng = random.Random(f"{prompt}/{parameters.get('seed')}")
+    first = int(re.findall(r"(\d+)\. Instruction:$", prompt)[0])
+    items = []
+    for number in range(first, first + 4):
+        words = rng.sample(WORDS, 8)
+        instruction = f"{rng.choice(VERBS)} the {words[0]} and the {words[1]} for a {words[2]} {words[3]}."
+        given = rng.choice(["<noinput>", "None", f"A {words[4]} beside a {words[5]}."])
+        output = f"It is about {words[6]} and {words[7]}, number {rng.randrange(10**6)}."
+        kind = rng.random()
+        if kind < 0.1:
+            instruction = "Do it."
+        elif kind < 0.2:
+            output = given = f"The {words[4]}."
+        elif kind < 0.3:
+            instruction = f"Describe the picture of a {words[0]} near the {words[1]}."
+        label = "" if number == first else f"{number}. Instruction:"
+        items.append(f"{label} {instruction}\n{number}. Input: {given}\n{number}. Output: {output}\n###\n")
+    return "".join(items), "eos_token"
+
+
+@dataclass
+class Server:
+    """A running server. `requests` holds the bodies of /generate in the order they came."""
+
+    answer: Answer = write_tasks
+    api_key: str | None = None
+    delay: Callable[[int], float] = lambda number: 0.0
+    # Called with the number of the request, from 0; a response instead of an answer, or None.
+    fault: Callable[[int], web.StreamResponse | None] = lambda number: None
+    info: dict[str, Any] = field(
+        default_factory=lambda: {
+            "model_id": "test/scripted",
+            "model_sha": None,
+            "max_concurrent_requests": 128,
+            "max_best_of": 2,
+            "max_stop_sequences": 4,
+            "max_input_tokens": 8191,
+            "max_total_tokens": 8192,
+            "router": "text-generation-router",
+            "version": "3.3.6-dev0",
+            "sha": None,
+            "docker_label": None,
+        }
+    )
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    most_in_flight: int = 0
+    url: str = ""
+    _in_flight: int = 0
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/info", self._info)
+        app.router.add_post("/generate", self._generate)
+        return app
+
+    async def _info(self, request: web.Request) -> web.Response:
+        return web.json_response(self.info)
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
+            return web.Response(status=401)
+        body = await request.json()
+        number = len(self.requests)
+        self.requests.append(body)
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            await asyncio.sleep(self.delay(number))
+            if (response := self.fault(number)) is not None:
+                return response
+            text, reason = self.answer(body["inputs"], body["parameters"])
+        finally:
+            self._in_flight -= 1
+        tokens = len(text.split())
+        return web.json_response(
+            {
+                "generated_text": text,
+                "details": {
+                    "finish_reason": reason,
+                    "generated_tokens": tokens,
+                    "seed": body["parameters"].get("seed"),
+                    "prefill": [],
+                    "tokens": [],
+                },
+            },
+            headers={
+                "x-prompt-tokens": str(len(body["inputs"].split())),
+                "x-generated-tokens": str(tokens),
+                "x-queue-time": "1",
+                "x-inference-time": "20",
+                "x-total-time": "21",
+            },
+        )
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """`server` on a free port of loopback until the block ends."""
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+    runner: web.AppRunner | None = None
+
+    async def start() -> None:
+        nonlocal runner
+        runner = web.AppRunner(server.app())
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        server.url = f"http://{host}:{port}"
+        ready.set()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(start())
+        loop.run_forever()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    assert ready.wait(10), "the server did not start"
+    try:
+        yield server
+    finally:
+        assert runner is not None
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
