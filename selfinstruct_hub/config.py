@@ -7,6 +7,7 @@ Keys and tokens never live here: they come from the environment (HF_TOKEN, SELFI
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ class Filters(_Section):
     max_instances: int = Field(5, ge=1, description="instances a task may keep")
     max_repeated_share: _Share | None = Field(
         0.5,
-        description="share of an output's words that may lie in repeated 5-word runs (a looping model); null: off",
+        description="share of an output's words that may repeat an earlier run of 5 (a looping model); null: off",
     )
 
 
@@ -177,7 +178,9 @@ def validate(values: Mapping[str, Any], *, source: str) -> Settings:
             keys.pop()
         message = _readable(first["type"], first["msg"], keys)
         given = first.get("input")
-        shown = f", got {given!r}" if isinstance(given, (str, int, float, bool, list, type(None))) else ""
+        # An address is not repeated: it may carry credentials.
+        printable = isinstance(given, (str, int, float, bool, list, type(None))) and keys[-1:] != ["url"]
+        shown = f", got {given!r}" if printable else ""
         raise ConfigError(f"{source}: `{'.'.join(keys)}`: {message}{shown}{more}") from None
 
 
@@ -220,8 +223,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _line(name: str, value: Any, comment: str | None) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
-    text = re.sub(r"\n\.\.\.\n$", "", text).strip()
+    if isinstance(value, str) and "\n" in value:
+        text = json.dumps(value, ensure_ascii=False)  # which is YAML, and stays on one line
+    else:
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+        text = re.sub(r"\n\.\.\.\n$", "", text).strip()
     setting = f"{name}: {text}"
     return f"{setting:<30}  # {_one_line(comment)}"
 

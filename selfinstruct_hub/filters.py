@@ -8,7 +8,6 @@ task whose last instance goes is dropped with that reason.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -107,14 +106,18 @@ def url_only_input(instance: Instance, instruction: str, rules: Rules) -> Drop |
 
 
 def looping_output(instance: Instance, instruction: str, rules: Rules) -> Drop | None:
-    """The model ran in circles: too large a share of the output's words lies in 5-word runs that occur more
-    than once (ours; after the repetition filters of Rae et al., https://arxiv.org/abs/2112.11446, table A1)."""
+    """The model ran in circles: too large a share of the output's words lies in 5-word runs that came
+    before (ours; after the repetition filters of Rae et al., https://arxiv.org/abs/2112.11446, table A1)."""
     if rules.max_repeated_share is None:
         return None
     words = instance.output.casefold().split()
-    runs = [tuple(words[i : i + _WORD_RUN]) for i in range(len(words) - _WORD_RUN + 1)]
-    counts = Counter(runs)
-    covered = {i + k for i, run in enumerate(runs) if counts[run] > 1 for k in range(_WORD_RUN)}
+    seen: set[tuple[str, ...]] = set()
+    covered: set[int] = set()
+    for start in range(len(words) - _WORD_RUN + 1):
+        run = tuple(words[start : start + _WORD_RUN])
+        if run in seen:
+            covered.update(range(start, start + _WORD_RUN))
+        seen.add(run)
     share = len(covered) / len(words) if words else 0.0
     return Drop("looping_output", f"{share:.0%} repeated") if share > rules.max_repeated_share else None
 

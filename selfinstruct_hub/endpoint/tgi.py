@@ -35,7 +35,6 @@ _FINISH_REASONS = {
     "length": FINISH_LENGTH,
     "eos_token": FINISH_EOS,
     "stop_sequence": FINISH_STOP,
-    "stop": FINISH_EOS,
 }
 _TRANSIENT = frozenset({408, 424, 429, 500, 502, 503, 504})
 _INFO_TIMEOUT = 10.0
@@ -151,14 +150,10 @@ class TGIEndpoint:
             except ValueError:
                 return None
             raise EndpointProtocolError(
-                f"{shown(self._url)} answers /generate in a form that is not text-generation-inference's"
+                f"{shown(self._url)} answers /generate in a form that is not text-generation-inference's "
+                "(generated_text with details)"
             ) from None
         details = response.details
-        if details is None:
-            raise EndpointProtocolError(
-                f"{shown(self._url)} answers /generate without details, so nobody can tell a finished answer "
-                "from a cut one"
-            )
         text, stopped = cut_at_stop(response.generated_text, decoding.stop)
         return Completion(
             text=text,

@@ -29,8 +29,7 @@ def openvino_genai() -> Any:
         import openvino_genai as module
     except ImportError as error:
         raise LocalEngineError(
-            'the embedded engine is not installed: run pip install "selfinstruct-hub[local]" '
-            f"({one_line(error)})"
+            f'the embedded engine is not installed: run pip install "selfinstruct-hub[local]" ({one_line(error)})'
         ) from error
     return module
 

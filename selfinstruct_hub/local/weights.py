@@ -4,7 +4,6 @@ Loads nothing and computes nothing; says in one line what to run when there is n
 """
 
 import importlib.metadata
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,25 +92,33 @@ def _from_gguf(path: Path, model_id: str | None, licence: str | None) -> Weights
 
 def _is_hub_id(model: str) -> bool:
     parts = model.split("/")
-    return len(parts) == 2 and all(parts) and not model.startswith((".", "~")) and os.sep + os.sep not in model
+    return len(parts) == 2 and all(parts) and not model.startswith((".", "~"))
 
 
 def _from_hub(model: str) -> Weights:
-    from huggingface_hub import model_info, snapshot_download
+    from huggingface_hub import snapshot_download
 
+    patterns = ["openvino*.xml", "openvino*.bin", "*.json", "*.jinja"]
     try:
-        folder = Path(snapshot_download(model, allow_patterns=["*.gguf", "*.xml", "*.bin", "*.json"]))
-        path = _from_path(folder)
+        folder = Path(snapshot_download(model, allow_patterns=patterns))
+        if not (folder / OPENVINO_MODEL).is_file() and not list(folder.glob("*.gguf")):
+            folder = Path(snapshot_download(model, allow_patterns=[_only_gguf(model)]))
+        found = _from_path(folder)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"{model} on the Hub is no model for the embedded engine: {error}") from error
     except Exception as error:  # the Hub's client raises a dozen unrelated kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelNotFoundError(f"cannot get {model} from the Hub: {reason[0][:200]}") from error
-    licence = path.licence
-    if licence is None and not os.environ.get("HF_HUB_OFFLINE"):
-        try:
-            card = model_info(model).card_data
-            licence = str(card.license) if card is not None and card.get("license") else None
-        except Exception:  # the model is here and works; only its licence stays unknown
-            licence = None
-    return Weights(path.path, model, licence, path.context)
+    return Weights(found.path, model, found.licence, found.context)
+
+
+def _only_gguf(model: str) -> str:
+    """The one GGUF file of a repository: a repository often holds ten quantisations, and nobody wants them all."""
+    from huggingface_hub import list_repo_files
+
+    found = [name for name in list_repo_files(model) if name.endswith(".gguf")]
+    if len(found) != 1:
+        raise ModelNotFoundError(
+            f"it holds no {OPENVINO_MODEL} and {len(found)} .gguf files: download one and give its path"
+        )
+    return found[0]

@@ -72,7 +72,7 @@ def grammar(first: int, tasks: int) -> str:
         label = "" if number == first else rf"{number}\. Instruction:"
         items.append(
             rf"{label} [A-Z][^\n]+\n{number}\. Input: ({NO_INPUT}|[^<\s][^\n]*(\n[^\n#0-9][^\n]*)*)"
-            rf"\n{number}\. Output: [^\s#][^\n]*(\n[^\n#][^\n]*)*\n###\n"
+            rf"\n{number}\. Output: [^\s#][^\n]*(\n\n?[^\n#][^\n]*)*\n###\n"
         )
     return "".join(items)
 

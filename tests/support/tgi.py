@@ -26,7 +26,9 @@ WORDS = (
     "protein schedule mosaic tariff beehive novel fraction courtroom canoe vaccine garden sentence airport "
     "enzyme poem currency bicycle thunder archive"
 ).split()
-VERBS = "Describe Compare Summarise Rewrite List Explain Translate Outline Classify Calculate Invent Correct".split()
+VERBS = (
+    "Describe Compare Summarise Rewrite List Explain Translate Outline Classify Calculate Invent Correct".split()
+)
 
 
 def write_tasks(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:

@@ -1,0 +1,68 @@
+"""The novelty gate gives rouge-score's verdict on every pair."""
+
+from __future__ import annotations
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rouge_score import rouge_scorer
+
+from selfinstruct_hub.novelty import NoveltyGate, rouge_tokens
+
+SCORER = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+
+words = st.sampled_from(["write", "a", "poem", "about", "the", "sea", "Résumé", "2016.", "don't", "数学", "", "x"])
+texts = st.one_of(st.lists(words, max_size=14).map(" ".join), st.text(max_size=40))
+
+
+def reference(one: str, other: str) -> float:
+    return float(SCORER.score(one, other)["rougeL"].fmeasure)
+
+
+@given(st.lists(texts, min_size=1, max_size=6), texts)
+@example(["a b c d e f g h i j"], "a b c d e f g")  # 7 of 10 and 7 of 7
+@example(["a b c d e f g x y z"], "a b c d e f g u v w")  # exactly 0.7
+@example([""], "")
+def test_scores_are_rouge_scores_to_the_last_bit(pool: list[str], candidate: str) -> None:
+    gate = NoveltyGate(len(pool))
+    gate.extend((str(i), text) for i, text in enumerate(pool))
+    found = {n.id: n.score for n in gate.compare(candidate).nearest}
+    wanted = {str(i): score for i, text in enumerate(pool) if (score := reference(text, candidate)) > 0}
+    assert found == wanted
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_ties_at_the_threshold_fall_as_rouge_score_lets_them(m: int, n: int, data: st.DataObject) -> None:
+    """Every combination of lengths and common words, so every fraction that floats may get wrong."""
+    common = data.draw(st.integers(0, min(m, n)))
+    one = [f"c{i}" for i in range(common)] + [f"a{i}" for i in range(m - common)]
+    other = [f"c{i}" for i in range(common)] + [f"b{i}" for i in range(n - common)]
+    gate = NoveltyGate()
+    gate.add("one", " ".join(one))
+    score = gate.compare(" ".join(other)).score
+    for threshold in (0.7, 0.5, 2 / 3):
+        assert (score > threshold) == (reference(" ".join(one), " ".join(other)) > threshold)
+
+
+@given(st.text())
+def test_tokens_are_rouge_scores(text: str) -> None:
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    assert rouge_tokens(text) == DefaultTokenizer(use_stemmer=False).tokenize(text)
+
+
+def test_nearest_come_first_with_the_mean_over_all() -> None:
+    gate = NoveltyGate(2)
+    gate.extend([("x", "name a tree"), ("y", "name a red tree"), ("z", "sing it loud"), ("w", "name a tree")])
+    similarity = gate.compare("name a tree")
+    assert [(n.id, n.score) for n in similarity.nearest] == [("x", 1.0), ("w", 1.0)]
+    assert similarity.mean == round((1 + 6 / 7 + 0 + 1) / 4, 6)
+    assert NoveltyGate().compare("anything").score == 0.0
+
+
+def test_a_pool_may_outgrow_its_first_room_and_the_plain_characters() -> None:
+    gate = NoveltyGate(1)
+    for number in range(3000):
+        gate.add(str(number), " ".join(f"w{number * 20 + k}" for k in range(20)))  # 60,000 different words
+    last = " ".join(f"w{2999 * 20 + k}" for k in range(20))
+    assert gate.compare(last).nearest[0].id == "2999"
+    assert gate.compare(last).score == 1.0
