@@ -42,8 +42,13 @@ class Demonstrations(_Section):
 class DecodingSettings(_Section):
     """How completions are sampled. null leaves a parameter out of the request."""
 
-    temperature: float | None = Field(1.0, gt=0, description="null together with top_p and top_k means greedy")
-    top_p: float | None = Field(None, gt=0, lt=1, description="strictly between 0 and 1; null means 1.0")
+    temperature: Auto | Annotated[float, Field(gt=0)] | None = Field(
+        "auto",
+        description="auto: the recipe's, 0.8 for the embedded engine; null with top_p and top_k null: greedy",
+    )
+    top_p: Auto | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        "auto", description="auto: the recipe's, 0.9 for the embedded engine; null means 1.0"
+    )
     top_k: int | None = Field(None, gt=0, description="null means the whole vocabulary")
     repetition_penalty: float | None = Field(None, gt=0, description="1.0 is neutral")
     frequency_penalty: float | None = Field(None, gt=0, le=2, description="above 0, up to 2")
@@ -123,7 +128,8 @@ class Settings(_Section):
     seed: int = Field(42, ge=0, lt=2**63, description="every draw and every sample follows from it")
     tasks: int = Field(100, ge=1, description="accepted tasks that complete a round")
     tasks_per_request: Auto | Annotated[int, Field(ge=1, le=50)] = Field(
-        "auto", description="tasks asked for in one prompt; auto: 20, fewer where the context is small"
+        "auto",
+        description="tasks asked for in one prompt; auto: 20, fewer where the context is small, 4 for the embedded engine",
     )
     grammar: Literal["auto", "on", "off"] = Field(
         "auto", description="hold answers to the recipe's form; auto: on for the embedded engine only"
@@ -213,6 +219,13 @@ def render(settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
+def publishable(settings: Settings) -> Settings:
+    """`settings` without what belongs to one machine: addresses, and paths to weights and seeds."""
+    seeds = Path(settings.seeds).name if settings.seeds else None
+    endpoint = settings.endpoint.model_copy(update={"url": None, "model": None})
+    return settings.model_copy(update={"endpoint": endpoint, "seeds": seeds})
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings as (dotted name, value) pairs."""
     for key, value in values.items():
@@ -270,5 +283,5 @@ def _readable(kind: str, message: str, keys: list[str]) -> str:
     section = _section_at(keys[:-1])
     annotation = section.model_fields[keys[-1]].annotation if section and keys else None
     if any("auto" in get_args(arm) for arm in (annotation, *get_args(annotation))) and kind == "literal_error":
-        return "expected auto or a whole number"
+        return f"expected auto or a {'number' if 'temperature' in keys or 'top_p' in keys else 'whole number'}"
     return message.removeprefix("Value error, ").replace("Input should be", "expected")

@@ -126,7 +126,7 @@ CandidateRule = Callable[[Candidate, Rules], Drop | None]
 InstanceRule = Callable[[Instance, str, Rules], Drop | None]
 
 CANDIDATE_RULES: tuple[CandidateRule, ...] = (
-    *(missing_field, cut_off, too_short, too_long, blocked_word, write_a_program),
+    *(cut_off, missing_field, too_short, too_long, blocked_word, write_a_program),
     *(punctuation_start, foreign_start),
 )
 INSTANCE_RULES: tuple[InstanceRule, ...] = (

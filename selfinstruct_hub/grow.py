@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfinstruct_hub import filters, recipes, sampling, versions
-from selfinstruct_hub.config import Settings, flatten
+from selfinstruct_hub.config import Settings, flatten, publishable
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
 from selfinstruct_hub.errors import SeedError, UsageError
@@ -44,6 +44,8 @@ _EMBEDDED_IN_FLIGHT = 16
 _SLACK = 1.25
 # A model of a few hundred million parameters loses the thread of a long list.
 _EMBEDDED_TASKS_PER_REQUEST = 4
+# And at temperature 1.0 it writes no sentences (tests/benchmarks/acceptance.py shows the difference).
+_EMBEDDED_TEMPERATURE, _EMBEDDED_TOP_P = 0.8, 0.9
 
 
 @dataclass
@@ -101,13 +103,24 @@ def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
             "human": settings.demonstrations.human,
             "max_characters": max_characters,
         },
-        "decoding": {**settings.decoding.model_dump(), "max_new_tokens": max_new_tokens},
+        "decoding": {
+            **settings.decoding.model_dump(),
+            **_sampling(settings, recipe, embedded=endpoint.embedded),
+            "max_new_tokens": max_new_tokens,
+        },
         "filters": {
             **settings.filters.model_dump(),
             "blocked_words": list(recipe.blocked_words) if blocked is None else blocked,
         },
         "novelty": settings.novelty.model_dump(),
     }
+
+
+def _sampling(settings: Settings, recipe: recipes.Recipe, *, embedded: bool) -> dict[str, Any]:
+    natural = (_EMBEDDED_TEMPERATURE, _EMBEDDED_TOP_P) if embedded else (recipe.temperature, recipe.top_p)
+    chosen = (settings.decoding.temperature, settings.decoding.top_p)
+    temperature, top_p = (n if c == "auto" else c for n, c in zip(natural, chosen, strict=True))
+    return {"temperature": temperature, "top_p": top_p}
 
 
 def concurrency(settings: Settings, endpoint: Endpoint) -> int:
@@ -154,6 +167,7 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
         wanted=wanted,
         complete=False,
         settings=resolved,
+        asked=publishable(settings).model_dump(),
     )
     _demonstration_seeds(pool.seeds(), resolved)  # refuse before the round exists
     pool.begin_round(new)
@@ -354,11 +368,19 @@ class Run:
         stored = pool.meta("run")
         if stored:
             run = cls(**json.loads(stored))
-            if run.last - run.first + 1 == rounds and run.last > finished:
+            if run.last - run.first + 1 == rounds:
                 return run
         run = cls(first=finished + 1, last=finished + rounds)
         pool.set_meta("run", json.dumps({"first": run.first, "last": run.last}))
         return run
+
+    def rounds_left(self, pool: Pool) -> int:
+        """Rounds that are still to be completed."""
+        return max(0, self.last - sum(round_.complete for round_ in pool.rounds()))
+
+    def end(self, pool: Pool) -> None:
+        """Forgets the run: every round of it is made and packaged."""
+        pool.set_meta("run", None)
 
 
 def _demonstration_seeds(seeds: Sequence[Task], settings: Any) -> list[Task]:

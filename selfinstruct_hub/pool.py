@@ -38,7 +38,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE seeds (position INTEGER PRIMARY KEY, task TEXT NOT NULL) STRICT;
 CREATE TABLE rounds (
     number INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, wanted INTEGER NOT NULL,
-    complete INTEGER NOT NULL DEFAULT 0, settings TEXT NOT NULL
+    complete INTEGER NOT NULL DEFAULT 0, settings TEXT NOT NULL, asked TEXT NOT NULL
 ) STRICT;
 CREATE TABLE completions (
     round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, call INTEGER NOT NULL,
@@ -192,8 +192,11 @@ class Pool:
     def begin_round(self, round_: Round) -> None:
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO rounds (number, version, wanted, settings) VALUES (?, ?, ?, ?)",
-                (round_.number, round_.version, round_.wanted, canonical_json(round_.settings)),
+                "INSERT INTO rounds (number, version, wanted, settings, asked) VALUES (?, ?, ?, ?, ?)",
+                (
+                    *(round_.number, round_.version, round_.wanted),
+                    *(canonical_json(round_.settings), canonical_json(round_.asked)),
+                ),
             )
 
     def set_wanted(self, number: int, wanted: int) -> None:
@@ -207,8 +210,8 @@ class Pool:
 
     def rounds(self) -> list[Round]:
         """All rounds, in order; only the last can be open."""
-        query = "SELECT number, version, wanted, complete, settings FROM rounds ORDER BY number"
-        return [Round(n, v, w, bool(c), json.loads(s)) for n, v, w, c, s in self._rows(query)]
+        query = "SELECT number, version, wanted, complete, settings, asked FROM rounds ORDER BY number"
+        return [Round(n, v, w, bool(c), json.loads(s), json.loads(a)) for n, v, w, c, s, a in self._rows(query)]
 
     # Completions.
 

@@ -198,13 +198,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Round:
-    """One round of growth. `settings` are the resolved settings it was begun with, as plain data."""
+    """One round of growth. `settings` are what it was begun with, every `auto` resolved; `asked` is what the
+    user had set, without what belongs to one machine. Both are plain data."""
 
     number: int
     version: str
     wanted: int  # accepted tasks that complete it
     complete: bool
     settings: Mapping[str, Any]
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 def task_of(candidate: Candidate, instances: Iterable[Instance]) -> Task:

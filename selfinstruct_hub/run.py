@@ -48,18 +48,28 @@ def grow(
 
     An unfinished run for as many rounds is continued. `max_requests` and `max_tokens` bound the whole run, what
     was spent before an interruption included; where one stops it, the last result has no release and everything
-    is kept. Raises SelfInstructError for whatever the user can mend.
+    is kept. Rounds that an earlier start completed without packaging them come first in the results.
+
+    Raises SelfInstructError for whatever the user can mend.
     """
+    hooks = hooks or Hooks()
     with workspace.locked(), workspace.open_pool(settings) as pool:
-        _freeze_complete_rounds(workspace, pool, settings)
-        return asyncio.run(_grow(workspace, settings, pool, rounds, max_requests, max_tokens, hooks or Hooks()))
+        results = _package_complete_rounds(workspace, pool, settings)
+        for result in results:
+            hooks.finished(result)
+        run = Run.resumed(pool, rounds)
+        if run.rounds_left(pool):
+            results += asyncio.run(_grow(workspace, settings, pool, run, max_requests, max_tokens, hooks))
+        if not run.rounds_left(pool):
+            run.end(pool)
+        return results
 
 
 async def _grow(
     workspace: Workspace,
     settings: Settings,
     pool: Pool,
-    rounds: int,
+    run: Run,
     max_requests: int | None,
     max_tokens: int | None,
     hooks: Hooks,
@@ -68,10 +78,9 @@ async def _grow(
     async with opened(settings.endpoint) as endpoint:
         in_flight = concurrency(settings, endpoint)
         hooks.connected(endpoint, in_flight)
-        run = Run.resumed(pool, rounds)
         requests, tokens = spent(pool, run.first)
         budget = Budget(max_requests=max_requests, max_tokens=max_tokens, requests=requests, tokens=tokens)
-        while sum(round_.complete for round_ in pool.rounds()) < run.last:
+        while run.rounds_left(pool):
             round_ = next_round(pool, settings, endpoint, settings.tasks, hooks.notice)
             outcome = await grow_round(
                 pool, round_, endpoint, in_flight=in_flight, budget=budget, observe=hooks.observe
@@ -79,7 +88,7 @@ async def _grow(
             frozen = None
             if outcome.limit is None:
                 frozen = release.freeze(
-                    workspace.releases, pool, outcome.round, settings, workspace.path.resolve().name
+                    workspace.releases, pool, outcome.round, settings.card, workspace.path.resolve().name
                 )
             results.append(Finished(outcome, frozen))
             hooks.finished(results[-1])
@@ -88,8 +97,11 @@ async def _grow(
     return results
 
 
-def _freeze_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> None:
-    """Packages rounds that were complete when an earlier start died."""
+def _package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> list[Finished]:
+    """Packages rounds that were complete when an earlier start died; returns those that had no release."""
+    packaged = []
     for round_ in pool.rounds():
-        if round_.complete:
-            release.freeze(workspace.releases, pool, round_, settings, workspace.path.resolve().name)
+        if round_.complete and not (workspace.releases / round_.version / release.MANIFEST).is_file():
+            frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.path.resolve().name)
+            packaged.append(Finished(RoundOutcome(round_, pool.accepted_count(round_.number)), frozen))
+    return packaged

@@ -40,6 +40,7 @@ def test_the_written_file_holds_every_setting_and_reads_back(tmp_path: Path) -> 
         ("tasks: 0", "`tasks`: expected greater than or equal to 1, got 0"),
         ("tasks_per_request: few", "`tasks_per_request`: expected auto or a whole number, got 'few'"),
         ("decoding: 3", "`decoding`: "),
+        ("decoding: {temperature: warm}", "`decoding.temperature`: expected auto or a number, got 'warm'"),
         ("decoding: {top_p: 1.0}", "`decoding.top_p`: expected less than 1, got 1.0"),
         ("recipe: magic", "`recipe`: expected 'alpaca', got 'magic'"),
         ("endpoint: {url: gpu:8080}", "`endpoint.url`: expected a URL such as http://127.0.0.1:8080"),

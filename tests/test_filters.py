@@ -94,7 +94,7 @@ def test_every_rule_has_a_case_above() -> None:
 
     source = Path(filters.__file__).read_text()
     reasons = {
-        node.args[0].value
+        str(node.args[0].value)
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)

@@ -43,8 +43,8 @@ def request(number: int) -> Request:
     return Request(1, number, 0, "tasks", f"prompt {number}", decoding, ("s", "t"))
 
 
-def answer(text: str = "text", **values: object) -> Completion:
-    return Completion(text, "eos", 10, 20, "model", "tgi", 0.1, 0.2, 0.3, **values)  # type: ignore[arg-type]
+def answer(text: str = "text") -> Completion:
+    return Completion(text, "eos", 10, 20, "model", "tgi", 0.1, 0.2, 0.3)
 
 
 def verdicts(number: int) -> list[Verdict]:
@@ -192,9 +192,13 @@ def test_a_full_disk_is_named_and_loses_nothing(pool: Pool) -> None:
     # SQLite's own limit on pages gives the same error as a disk without space.
     ((pages,),) = pool._rows("PRAGMA page_count")
     pool._rows(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(PoolError, match="the disk is full") as error:
+
+    def fill() -> None:
         for number in range(1, 50):
             pool.add_completion(request(number), answer("x" * 5000))
+
+    with pytest.raises(PoolError, match="the disk is full") as error:
+        fill()
     assert "\n" not in str(error.value)
     pool._rows("PRAGMA max_page_count = 100000")
     stored = pool.cost(1)[0]

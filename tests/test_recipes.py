@@ -43,7 +43,7 @@ def test_the_constant_part_comes_first_and_no_demonstration_reads_as_two() -> No
     "text",
     [
         " Name a tree.\n4. Input: <noinput>\n4. Output: Oak.\n###\n"
-        "5. Instruction: Add them.\n5. Input: 1, 2\nand 3\n5. Output: 1. six\n\n- yes\n###\n",
+        "5. Instruction: Add them.\n5. Input: 1, 2\n5. Output: 1. six\n- yes\nno\n###\n",
     ],
 )
 def test_what_the_grammar_allows_parses_and_what_breaks_the_form_is_not_allowed(text: str) -> None:
@@ -55,6 +55,10 @@ def test_what_the_grammar_allows_parses_and_what_breaks_the_form_is_not_allowed(
         text.replace("###\n5", "5"),
         text.replace("4. Input: <noinput>\n", ""),
         text.replace("Oak.", "# Oak."),
+        text.replace("Oak.", "Oak.\n4. Output: Elm."),
+        text.replace("Oak.", "Oak.\nOutput: Elm."),
+        text.replace("Oak.", "Oak.\n**Input:** Elm."),
+        text.replace("Oak.", "Oak" + 6 * "\nand so on"),
         text.replace(" Name a tree.", " "),
         "Sure! " + text,
         text[:-5],

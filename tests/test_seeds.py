@@ -142,8 +142,8 @@ def test_code_and_json_in_ours_are_well_formed(english: list[Task]) -> None:
         if re.match(r"(def|import|from|class|for) ", instance.output):
             compile(instance.output, task.id, "exec")
             checked["python"] += 1
-            for text in re.findall(r"```json\n(.*?)```|\A([{\[]\s*[{\"\[].*)", instance.output, re.DOTALL):
-                json.loads("".join(text))
-                checked["json"] += 1
+        for text in re.findall(r"```json\n(.*?)```|\A([{\[]\s*[{\"\[].*)", instance.output, re.DOTALL):
+            json.loads("".join(text))
+            checked["json"] += 1
     assert checked["python"] >= 2
     assert checked["json"] >= 2

@@ -157,6 +157,7 @@ class Engine:
                     self._collect()
                 self._deliver()
                 time.sleep(YIELD_SECONDS)
+            self._drop_running()
             self._fail_all(LocalEngineError("the embedded engine is shutting down"))
         except BaseException as error:
             self._fail_all(LocalEngineError(f"the embedded engine stopped: {one_line(error)}"))
@@ -215,6 +216,7 @@ class Engine:
                 self._outbox.append((generation, failure))
                 self._running.remove(generation)
         self._rebuilds = 0
+        self.load.running = len(self._running)
 
     def _take(self, generation: Generation, token: int, logprob: float) -> None:
         if generation.finish_reason is not None:
@@ -272,6 +274,13 @@ class Engine:
             self._running.clear()
             self._waiting.clear()
             self.load.running = self.load.waiting = 0
+
+    def _drop_running(self) -> None:
+        """Frees what unfinished requests hold; the engine complains on the console about what is left."""
+        for generation in self._running:
+            generation._handle.cancel()
+        if self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
 
     def _build(self) -> Any:
         scheduler = self._genai.SchedulerConfig()

@@ -38,6 +38,8 @@ class Recipe:
     tasks_per_request: int
     tokens_per_task: int
     max_new_tokens: int
+    temperature: float
+    top_p: float | None
 
 
 def named(name: str) -> Recipe:

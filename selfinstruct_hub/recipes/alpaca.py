@@ -31,6 +31,7 @@ from selfinstruct_hub.records import FINISH_LENGTH, Candidate, Task
 
 STAGE = "tasks"
 NO_INPUT = "<noinput>"
+_MORE_OUTPUT_LINES = 5
 
 _PROMPT = """\
 Below is a numbered list of {total} tasks for a text assistant, each with the answer that an expert would give.
@@ -65,14 +66,19 @@ def prompt(demonstrations: Sequence[Task], tasks: int) -> str:
 
 def grammar(first: int, tasks: int) -> str:
     """A regular expression for the rest of the list: `tasks` items from number `first`, each closed by a
-    separator. Lines of an input may not begin with "#" or a digit, lines of an output not with "#": that is
-    what keeps labels and content apart."""
+    separator.
+
+    It is made for small models, which lose themselves in long fields: an instruction is one sentence, an input
+    one line, an output a line and up to five more. A further line may not begin like a label or a separator,
+    so every item that is finished parses.
+    """
+    more = r"(\n[^\n#0-9IO*>_][^\n]*)?" * _MORE_OUTPUT_LINES
     items = []
     for number in range(first, first + tasks):
         label = "" if number == first else rf"{number}\. Instruction:"
         items.append(
-            rf"{label} [A-Z][^\n]+\n{number}\. Input: ({NO_INPUT}|[^<\s][^\n]*(\n[^\n#0-9][^\n]*)*)"
-            rf"\n{number}\. Output: [^\s#][^\n]*(\n\n?[^\n#][^\n]*)*\n###\n"
+            rf"{label} [A-Z][^\n.?!]+[.?!]\n{number}\. Input: ({NO_INPUT}|[^<\s][^\n]*)"
+            rf"\n{number}\. Output: [^\s#][^\n]*{more}\n###\n"
         )
     return "".join(items)
 
@@ -104,4 +110,6 @@ RECIPE = Recipe(
     tasks_per_request=20,
     tokens_per_task=150,
     max_new_tokens=3072,
+    temperature=1.0,
+    top_p=None,  # 1.0, which text-generation-inference refuses when it is said
 )

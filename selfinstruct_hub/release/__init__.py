@@ -26,10 +26,11 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 
-def freeze(releases: Path, pool: Pool, round_: Round, settings: config.Settings, name: str) -> Path:
+def freeze(releases: Path, pool: Pool, round_: Round, card_settings: config.CardSettings, name: str) -> Path:
     """Writes the release of `round_`, which is complete, with every round before it; returns its folder.
 
-    `name` is the title used where the settings give none. A release that is there already is left alone.
+    The card's texts come from `card_settings`, everything else from the round; `name` is the title used where they
+    give none. A release that is there already is left alone.
     Raises ReleaseError where the folder cannot be written or something else is in its place.
     """
     assert round_.complete, "only a complete round is frozen"
@@ -45,12 +46,14 @@ def freeze(releases: Path, pool: Pool, round_: Round, settings: config.Settings,
         building.mkdir(parents=True)
         rounds = [r for r in pool.rounds() if r.number <= round_.number]
         files = shards.write(building, pool, rounds, known=_known_shards(releases, rounds))
-        manifest = _manifest(pool, rounds, settings, files)
-        published = _published(settings)
-        (building / config.FILE_NAME).write_text(config.render(published), encoding="utf-8")
+        asked = config.Settings.model_validate(
+            {**round_.asked, "tasks": round_.wanted, "card": card_settings.model_dump()}
+        )
+        manifest = _manifest(pool, rounds, asked, files)
+        (building / config.FILE_NAME).write_text(config.render(asked), encoding="utf-8")
         (building / script.FILE_NAME).write_text(script.render(manifest), encoding="utf-8")
-        title = settings.card.pretty_name or name
-        (building / "README.md").write_text(card.render(manifest, settings, title), encoding="utf-8")
+        title = card_settings.pretty_name or name
+        (building / "README.md").write_text(card.render(manifest, card_settings, title), encoding="utf-8")
         for extra in (config.FILE_NAME, script.FILE_NAME, "README.md"):
             manifest["files"].append({"path": extra, **shards.measure(building / extra)})
         (building / MANIFEST).write_text(
@@ -117,13 +120,6 @@ def _known_shards(releases: Path, rounds: list[Round]) -> dict[str, tuple[Path, 
                 if "config" in file:
                     known[file["path"]] = (folder / file["path"], file)
     return known
-
-
-def _published(settings: config.Settings) -> config.Settings:
-    """The settings without what belongs to one machine: addresses, and paths to weights and seeds."""
-    seeds = Path(settings.seeds).name if settings.seeds else None
-    endpoint = settings.endpoint.model_copy(update={"url": None, "model": None})
-    return settings.model_copy(update={"endpoint": endpoint, "seeds": seeds})
 
 
 @contextmanager

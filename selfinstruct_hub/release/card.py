@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from selfinstruct_hub import __version__, assets, recipes
-from selfinstruct_hub.config import Settings
+from selfinstruct_hub.config import CardSettings
 from selfinstruct_hub.release import shards
 
 TEMPLATE = "dataset_card.md.j2"
@@ -25,7 +25,7 @@ _SIZES = (
 )
 
 
-def render(manifest: dict[str, Any], settings: Settings, title: str) -> str:
+def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
     """The card's whole text. Raises jinja2.UndefinedError where the template names what is not there."""
     import jinja2
 
@@ -39,7 +39,7 @@ def render(manifest: dict[str, Any], settings: Settings, title: str) -> str:
         drops.update(round_["drops"])
     body = template.render(
         title=cell(title),
-        description=settings.card.description.strip(),
+        description=settings.description.strip(),
         manifest=manifest,
         drops=drops.most_common(),
         models=sorted({model for round_ in manifest["rounds"] for model in round_["models"]}),
@@ -62,7 +62,7 @@ def size_category(rows: int) -> str:
     return next((name for limit, name in _SIZES if rows < limit), "n>10M")
 
 
-def _metadata(manifest: dict[str, Any], settings: Settings, title: str) -> dict[str, Any]:
+def _metadata(manifest: dict[str, Any], settings: CardSettings, title: str) -> dict[str, Any]:
     configs, infos = [], []
     for name, columns in shards.COLUMNS.items():
         files = [file for file in manifest["files"] if file.get("config") == name]
@@ -85,11 +85,11 @@ def _metadata(manifest: dict[str, Any], settings: Settings, title: str) -> dict[
         )
     return {
         "pretty_name": title,
-        **({"license": settings.card.license} if settings.card.license else {}),
+        **({"license": settings.license} if settings.license else {}),
         "language": [manifest["language"]],
         "size_categories": [size_category(manifest["rows"])],
         "task_categories": ["text-generation"],
-        "tags": list(dict.fromkeys(["synthetic", "instruction-tuning", "self-instruct", *settings.card.tags])),
+        "tags": list(dict.fromkeys(["synthetic", "instruction-tuning", "self-instruct", *settings.tags])),
         "configs": configs,
         "dataset_info": infos,
     }

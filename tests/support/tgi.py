@@ -137,7 +137,7 @@ def running(server: Server) -> Iterator[Server]:
 
     async def start() -> None:
         nonlocal runner
-        runner = web.AppRunner(server.app())
+        runner = web.AppRunner(server.app(), shutdown_timeout=0.1)  # hanging answers are part of the tests
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -1,0 +1,314 @@
+"""Growth over real HTTP: exact numbers, the same rows whatever the concurrency, nothing lost when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfinstruct_hub import config, run
+from selfinstruct_hub.endpoint import tgi
+from selfinstruct_hub.errors import (
+    EndpointUnreachableError,
+    SeedError,
+    UsageError,
+    WorkspaceBusyError,
+    WorkspaceError,
+)
+from selfinstruct_hub.grow import Progress
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.release import read_manifest
+from selfinstruct_hub.status import status
+from selfinstruct_hub.workspace import Workspace
+from tests.support.tgi import Server, running, write_tasks
+
+
+def workspace(path: Path, server: Server, **values: Any) -> tuple[Workspace, config.Settings]:
+    made = Workspace.create(path, config.Settings())
+    return made, config.with_overrides(made.settings(), {"tasks": 12, "endpoint.url": server.url, **values})
+
+
+def shards(release: Path) -> dict[str, str]:
+    """Digest of every Parquet file of a release."""
+    found = sorted(release.rglob("*.parquet"))
+    return {str(path.relative_to(release)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def rows(path: Path, round_number: int = 1) -> list[str]:
+    with Pool.open(path / "pool.sqlite3") as pool:
+        return [v.task.id for v in pool.verdicts(round_number, accepted=True) if v.task]
+
+
+def test_rounds_end_at_exactly_the_wanted_number(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=13)
+        results = run.grow(space, settings, rounds=2)
+    assert [r.outcome.accepted for r in results] == [13, 13]
+    assert [r.release.name for r in results if r.release] == ["v1.0.0", "v1.1.0"]
+    found = status(space)
+    assert (found["tasks"], found["rows"], found["versions"]) == (26, 26, ["v1.0.0", "v1.1.0"])
+    for round_ in found["rounds"]:
+        assert round_["complete"]
+        assert round_["candidates"] == round_["tasks"] + sum(round_["drops"].values())
+    assert set(rows(space.path, 1)).isdisjoint(rows(space.path, 2))
+    reasons = {reason for round_ in found["rounds"] for reason in round_["drops"]}
+    assert {"too_short", "blocked_word", "output_repeats_input"} <= reasons
+
+
+def test_concurrency_and_latency_change_no_byte(tmp_path: Path) -> None:
+    """The same seed and the same answers: at 1 and at 16 in flight, with answers that overtake each other."""
+    built = {}
+    for in_flight in (1, 16):
+        jitter = random.Random(in_flight)
+        with running(Server(delay=lambda n, jitter=jitter: jitter.random() * 0.03)) as server:  # type: ignore[misc]
+            values = {"tasks": 40, "endpoint.concurrency": in_flight}
+            space, settings = workspace(tmp_path / f"at-{in_flight}", server, **values)
+            (first, second) = run.grow(space, settings, rounds=2)
+        assert server.most_in_flight <= in_flight
+        assert (server.most_in_flight > 3) == (in_flight > 1)
+        assert first.release is not None
+        assert second.release is not None
+        built[in_flight] = shards(second.release)
+        # A round's shards do not change when the next round is released.
+        assert shards(first.release).items() <= built[in_flight].items()
+    assert built[1] == built[16]
+
+
+def test_another_seed_gives_other_rows(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        for seed in (1, 2):
+            space, settings = workspace(tmp_path / str(seed), server, seed=seed)
+            run.grow(space, settings)
+    assert set(rows(tmp_path / "1")).isdisjoint(rows(tmp_path / "2"))
+
+
+def test_no_two_accepted_instructions_are_near(tmp_path: Path) -> None:
+    """A model that repeats itself: every repetition is dropped with its neighbour, and rounds see each other."""
+    from rouge_score import rouge_scorer
+
+    def repeat(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+        return write_tasks(prompt, {"seed": parameters["seed"] % 7})
+
+    def same(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+        return repeat("4. Instruction:", parameters)
+
+    with running(Server(answer=same)) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=8)
+        run.grow(space, settings, rounds=2)
+    scorer = rouge_scorer.RougeScorer(["rougeL"])
+    with Pool.open(space.pool_file) as pool:
+        texts = {task.id: task.instruction for task in pool.seeds()}
+        verdicts = [v for n in (1, 2) for v in pool.verdicts(n)]
+        for verdict in verdicts:
+            if verdict.task:
+                texts[verdict.task.id] = verdict.task.instruction
+        repeated = [v for v in verdicts if v.drop and v.drop.reason == "too_similar"]
+        assert len(repeated) > 3
+        for verdict in repeated:
+            nearest = verdict.similarity.nearest[0]
+            assert verdict.candidate.instruction is not None
+            score = scorer.score(texts[nearest.id], verdict.candidate.instruction)["rougeL"].fmeasure
+            assert nearest.score == score > 0.7
+    made = [text for key, text in texts.items() if not key.startswith("seed")]
+    assert len(made) == 16
+    for i, one in enumerate(made):
+        assert all(scorer.score(one, other)["rougeL"].fmeasure <= 0.7 for other in made[:i])
+
+
+def test_a_cap_stops_early_keeps_everything_and_counts_once(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=60)
+        (stopped,) = run.grow(space, settings, max_requests=5)
+        assert stopped.release is None
+        assert stopped.outcome.limit == "--max-requests"
+        assert len(server.requests) == 5
+        kept = rows(space.path)
+        assert 0 < len(kept) == stopped.outcome.accepted < 60
+        # The same command again: the cap was for the whole run, so nothing more is asked.
+        (again,) = run.grow(space, settings, max_requests=5)
+        assert again.outcome.limit == "--max-requests"
+        assert len(server.requests) == 5
+        assert rows(space.path) == kept
+        # A higher cap goes on from there.
+        (more,) = run.grow(space, settings, max_requests=8)
+        assert len(server.requests) == 8
+        assert rows(space.path)[: len(kept)] == kept
+        # And the round can be released with what it has.
+        enough = config.with_overrides(settings, {"tasks": more.outcome.accepted})
+        (done,) = run.grow(space, enough)
+        assert done.release is not None
+        assert len(server.requests) == 8
+
+
+def test_a_token_cap_is_never_overshot(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=60)
+        (stopped,) = run.grow(space, settings, max_tokens=9_000)
+    assert stopped.outcome.limit == "--max-tokens"
+    with Pool.open(space.pool_file) as pool:
+        requests, tokens = pool.cost(1)
+    assert requests >= 2
+    assert tokens <= 9_000
+
+
+def test_fewer_tasks_than_a_round_has_are_refused(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=60)
+        (stopped,) = run.grow(space, settings, max_requests=5)
+        fewer = config.with_overrides(settings, {"tasks": stopped.outcome.accepted - 1})
+        with pytest.raises(UsageError, match=f"has {stopped.outcome.accepted} accepted tasks already"):
+            run.grow(space, fewer)
+
+
+def test_an_endpoint_that_dies_leaves_a_pool_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resumed run asks for nothing twice, and its release equals the uninterrupted one."""
+    from aiohttp import web
+
+    monkeypatch.setattr(tgi, "_FIRST_PAUSE", 0.001)
+    values = {"tasks": 40, "endpoint.concurrency": 4, "endpoint.attempts": 2}
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "whole", server, **values)
+        (whole,) = run.grow(space, settings)
+    with running(Server(fault=lambda n: web.Response(status=503) if n >= 6 else None)) as server:
+        space, settings = workspace(tmp_path / "died", server, **values)
+        with pytest.raises(EndpointUnreachableError, match="start the same command again"):
+            run.grow(space, settings)
+        with Pool.open(space.pool_file) as pool:
+            stored = pool.cost(1)[0]
+        assert stored == 6
+    with running(Server()) as server:
+        settings = config.with_overrides(settings, {"endpoint.url": server.url})
+        (resumed,) = run.grow(space, settings)
+        asked = len(server.requests)
+    assert whole.release is not None
+    assert resumed.release is not None
+    assert shards(whole.release) == shards(resumed.release)
+    with Pool.open(space.pool_file) as pool:
+        assert asked >= pool.cost(1)[0] - stored  # those in flight at the end were asked and not needed
+        assert asked <= pool.cost(1)[0] - stored + 4
+
+
+def test_interrupted_anywhere_the_same_command_gives_the_same_release(tmp_path: Path) -> None:
+    """Cancelled after each of the first observed steps, then started again until it is done."""
+    values = {"tasks": 10, "endpoint.concurrency": 3}
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "whole", server, **values)
+        whole = run.grow(space, settings, rounds=2)[-1]
+        space, settings = workspace(tmp_path / "cut", server, **values)
+        for steps in range(1, 40):
+            left = steps
+
+            def observe(progress: Progress) -> None:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    raise KeyboardInterrupt
+
+            try:
+                cut = run.grow(space, settings, rounds=2, hooks=run.Hooks(observe=observe))
+            except KeyboardInterrupt:
+                continue
+            break
+        else:
+            pytest.fail("it never came to an end")
+    assert steps > 3
+    assert status(space)["versions"] == ["v1.0.0", "v1.1.0"]
+    assert whole.release is not None
+    assert cut[-1].release is not None
+    assert shards(whole.release) == shards(cut[-1].release)
+
+
+def test_a_round_that_was_complete_is_packaged_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server)
+
+        def die(*_: Any, **__: Any) -> None:
+            raise asyncio.CancelledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr("selfinstruct_hub.release.freeze", die)
+            with pytest.raises(asyncio.CancelledError):
+                run.grow(space, settings)
+        assert status(space)["versions"] == []
+        asked = len(server.requests)
+        (packaged,) = run.grow(space, settings)  # the same command: its one round is there, only packaging is left
+        assert packaged.release is not None
+        assert packaged.outcome.accepted == 12
+        assert status(space)["versions"] == ["v1.0.0"]
+        assert len(server.requests) == asked
+        run.grow(space, settings)  # a new command adds a round
+        assert status(space)["versions"] == ["v1.0.0", "v1.1.0"]
+
+
+def test_changed_settings_wait_for_the_next_round(tmp_path: Path) -> None:
+    said: list[str] = []
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=30)
+        run.grow(space, settings, max_requests=3)
+        hotter = config.with_overrides(settings, {"decoding.temperature": 0.3})
+        run.grow(space, hotter, rounds=2, hooks=run.Hooks(notice=said.append))
+        temperatures = [request["parameters"]["temperature"] for request in server.requests]
+    assert len(said) == 1
+    assert "round 1 was begun with other settings" in said[0]
+    assert "decoding.temperature" in said[0]
+    with Pool.open(space.pool_file) as pool:
+        used = [r.settings["decoding"]["temperature"] for r in pool.rounds()]
+    assert used == [1.0, 0.3]
+    assert sorted(set(temperatures)) == [0.3, 1.0]
+
+
+def test_two_processes_do_not_grow_one_workspace(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server)
+        with space.locked(), pytest.raises(WorkspaceBusyError, match="another process"):
+            run.grow(space, settings)
+        run.grow(space, settings)  # and the lock goes with its holder
+
+
+def test_changed_seeds_and_too_few_seeds(tmp_path: Path) -> None:
+    from selfinstruct_hub import assets
+
+    ours = (assets.folder("seeds") / "en.jsonl").read_text().splitlines()
+    file = tmp_path / "seeds.jsonl"
+    file.write_text("\n".join(ours[:2]))
+    with running(Server()) as server:
+        space = Workspace.create(tmp_path / "w", config.Settings(seeds="../seeds.jsonl"))
+        settings = config.with_overrides(space.settings(), {"endpoint.url": server.url, "tasks": 3})
+        with pytest.raises(SeedError, match="shows 3 seed tasks, and there are 2"):
+            run.grow(space, settings)
+        file.write_text("\n".join(ours[:30]))  # before the first round the seeds may still change
+        run.grow(space, settings)
+        file.write_text("\n".join(ours[:31]))
+        with pytest.raises(WorkspaceError, match="seed tasks have changed"):
+            run.grow(space, settings)
+
+
+def test_a_small_context_asks_for_less_and_shows_shorter_seeds(tmp_path: Path) -> None:
+    server = Server()
+    server.info = {**server.info, "max_total_tokens": 2048, "max_input_tokens": 2047, "max_concurrent_requests": 4}
+    with running(server):
+        space, settings = workspace(tmp_path / "w", server, tasks=20)
+        (result,) = run.grow(space, settings)
+    resolved = result.outcome.round.settings
+    assert resolved["tasks_per_request"] == 6
+    assert resolved["decoding"]["max_new_tokens"] == 900
+    assert server.most_in_flight <= 3
+    for request in server.requests:
+        assert len(request["inputs"]) / 3 + request["parameters"]["max_new_tokens"] <= 2048
+
+
+def test_the_manifest_counts_what_the_pool_holds(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server)
+        (result,) = run.grow(space, settings)
+    assert result.release is not None
+    manifest = read_manifest(result.release)
+    (told,) = status(space)["rounds"]
+    for key in ("tasks", "rows", "candidates", "drops", "tokens", "parsed"):
+        assert manifest["rounds"][0][key] == told[key]

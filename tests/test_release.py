@@ -1,0 +1,289 @@
+"""The release folder: complete or absent, loadable as it stands, true to the pool; and its card."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import yaml
+
+from selfinstruct_hub import config, run
+from selfinstruct_hub.errors import ReleaseError
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.release import card, freeze, read_manifest, shards
+from selfinstruct_hub.workspace import Workspace
+from tests.support.tgi import Server, running
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with two rounds of twelve tasks, made once for the module; tests only read it."""
+    path = tmp_path_factory.mktemp("release") / "my-tasks"
+    with running(Server()) as server:
+        space = Workspace.create(path, config.Settings())
+        settings = config.with_overrides(space.settings(), {"tasks": 12, "endpoint.url": server.url})
+        run.grow(space, settings, rounds=2)
+    return space
+
+
+@pytest.fixture
+def newest(grown: Workspace) -> Path:
+    return grown.releases / "v1.1.0"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+
+
+def load(folder: Path, name: str, **options: Any) -> Any:
+    return datasets.load_dataset(str(folder), name, split="train", **options)
+
+
+def test_every_config_loads_by_folder_with_its_rows_and_version(grown: Workspace, newest: Path) -> None:
+    manifest = read_manifest(newest)
+    for name, columns in shards.COLUMNS.items():
+        rows = load(newest, name)
+        assert rows.column_names == list(columns)
+        assert str(rows.version) == "1.1.0"
+        assert len(rows) == sum(f["rows"] for f in manifest["files"] if f.get("config") == name)
+    default = datasets.load_dataset(str(newest), split="train")
+    assert len(default) == manifest["rows"] == 24
+    assert [row["round"] for row in default] == [1] * 12 + [2] * 12
+    assert len(load(grown.releases / "v1.0.0", "default")) == 12
+
+
+def test_rows_say_the_same_in_every_config(grown: Workspace, newest: Path) -> None:
+    default, messages, provenance = (load(newest, name) for name in ("default", "messages", "provenance"))
+    assert default["id"] == messages["id"] == provenance["id"]
+    assert len(set(default["id"])) == len(default)
+    seeds = {row["id"] for row in load(newest, "seeds")}
+    for row, chat, origin in zip(default, messages, provenance, strict=True):
+        user, assistant = chat["messages"]
+        assert user == {"role": "user", "content": shards.prompt_text(row["instruction"], row["input"])}
+        assert assistant == {"role": "assistant", "content": row["output"]}
+        assert len(origin["parents"]) == 3
+        assert set(origin["parents"]) <= seeds
+        assert json.loads(origin["decoding"])["temperature"] == 1.0
+        assert origin["model"] == "test/scripted"
+        assert origin["nearest"][0]["score"] <= 0.7
+
+
+def test_provenance_names_the_very_completion(grown: Workspace, newest: Path) -> None:
+    origins = load(newest, "provenance")
+    texts = dict(zip(load(newest, "default")["id"], load(newest, "default")["instruction"], strict=True))
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        for origin in origins:
+            stored = pool.completion(origin["round"], origin["request"], 0)
+            assert stored is not None
+            assert texts[origin["id"]] in stored[1].text
+            assert json.loads(origin["decoding"]) == stored[0].decoding.as_dict()
+
+
+def test_rejected_rows_carry_reason_and_neighbour(newest: Path) -> None:
+    rejected = load(newest, "rejected")
+    assert {"too_short", "blocked_word", "output_repeats_input"} <= set(rejected["reason"])
+    for row in rejected:
+        assert (row["score"] is None) == (row["neighbour"] is None)
+
+
+def test_the_manifest_names_every_file_with_its_true_size_and_digest(newest: Path) -> None:
+    listed = {file["path"]: file for file in read_manifest(newest)["files"]}
+    there = {str(p.relative_to(newest)) for p in newest.rglob("*") if p.is_file()}
+    assert there == set(listed) | {"manifest.json"}
+    for path, file in listed.items():
+        content = (newest / path).read_bytes()
+        assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_a_release_built_again_is_the_same_bytes(grown: Workspace, newest: Path, tmp_path: Path) -> None:
+    settings = grown.settings().card
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        for round_ in pool.rounds():
+            freeze(tmp_path / "again", pool, round_, settings, "my-tasks")
+        # And without the first release beside it, every shard made from the pool.
+        freeze(tmp_path / "alone", pool, pool.rounds()[1], settings, "my-tasks")
+    for folder in ("again", "alone"):
+        for path in sorted(p for p in newest.rglob("*") if p.is_file()):
+            other = tmp_path / folder / "v1.1.0" / path.relative_to(newest)
+            assert other.read_bytes() == path.read_bytes(), other
+
+
+def test_parquet_carries_no_library_metadata(newest: Path) -> None:
+    import pyarrow.parquet as pq
+
+    files = list(newest.rglob("*.parquet"))
+    assert len(files) == 9
+    assert all(pq.read_metadata(file).metadata is None for file in files)
+
+
+def test_nothing_of_this_machine_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFINSTRUCT_API_KEY", "key-planted-here")
+    monkeypatch.setenv("HF_TOKEN", "hf_planted")
+    seeds = tmp_path / "private-place" / "seeds.jsonl"
+    seeds.parent.mkdir()
+    shutil.copy(HERE.parent / "seeds" / "en.jsonl", seeds)
+    with running(Server(api_key="key-planted-here")) as server:
+        space = Workspace.create(tmp_path / "w", config.Settings(seeds=str(seeds)))
+        run.grow(space, config.with_overrides(space.settings(), {"tasks": 3, "endpoint.url": server.url}))
+    for path in (p for p in space.path.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        for secret in (b"key-planted-here", b"hf_planted"):
+            assert secret not in content, path
+        if "releases" in path.parts:
+            for local in (b"private-place", server.url.encode()):
+                assert local not in content, path
+
+
+def test_a_folder_without_a_manifest_is_no_release(grown: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "v1.0.0").mkdir()
+    with pytest.raises(ReleaseError, match="is no release"):
+        read_manifest(tmp_path / "v1.0.0")
+    with Pool.open(grown.pool_file, read_only=True) as pool, pytest.raises(ReleaseError, match="move it away"):
+        freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+
+
+def test_a_full_disk_leaves_no_half_release_and_the_next_try_succeeds(
+    grown: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(manifest: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr("selfinstruct_hub.release.script.render", full)
+            with pytest.raises(ReleaseError, match="the disk is full; the round is safe in the pool"):
+                freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+        assert not (tmp_path / "v1.0.0").exists()
+        folder = freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+    assert read_manifest(folder)["tasks"] == 12
+    assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["v1.0.0"]
+
+
+def test_a_changed_shard_of_an_earlier_release_is_noticed(grown: Workspace, tmp_path: Path) -> None:
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        first = freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+        shard = next((first / "data" / "default").iterdir())
+        shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+        with pytest.raises(ReleaseError, match="has changed since it was released"):
+            freeze(tmp_path, pool, pool.rounds()[1], grown.settings().card, "x")
+
+
+# The builder.
+
+
+def test_the_loading_script_builds_every_config(newest: Path, tmp_path: Path) -> None:
+    """Imported as a class, from another working directory, in a process of its own."""
+    script = f"""
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("loading_script", {str(newest / "loading_script.py")!r})
+module = importlib.util.module_from_spec(spec)
+sys.modules["loading_script"] = module
+spec.loader.exec_module(module)
+found = {{}}
+for name in module.FILES:
+    builder = module.InstructionDataset(config_name=name, cache_dir={str(tmp_path / "c")!r}, hash=module.RELEASE)
+    builder.download_and_prepare()
+    rows = builder.as_dataset(split="train")
+    found[name] = [str(builder.info.version), rows.to_list()]
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    found = json.loads(done.stdout)
+    assert set(found) == set(shards.COLUMNS)
+    for name, (version, rows) in found.items():
+        assert version == "1.1.0"
+        assert rows == load(newest, name).to_list()
+
+
+def test_the_builder_stands_where_it_is_developed() -> None:
+    from builder import loading_script
+
+    assert loading_script.InstructionDataset.VERSION == "0.0.0"
+    assert loading_script.features_of({"a": "string", "b": [{"c": "int32"}], "d": ["string"]}) == {
+        "a": datasets.Value("string"),
+        "b": [{"c": datasets.Value("int32")}],
+        "d": [datasets.Value("string")],
+    }
+
+
+# The card.
+
+MANIFEST: dict[str, Any] = {
+    "version": "v1.1.0",
+    "recipe": "alpaca",
+    "language": "en",
+    "seeds": 175,
+    "tasks": 1200,
+    "rows": 1250,
+    "rounds": [
+        {
+            "round": n,
+            "version": f"v1.{n - 1}.0",
+            "completions": 300 * n,
+            "parsed": 290 * n,
+            "candidates": 1000 * n,
+            "tasks": 600,
+            "rows": 625,
+            "tokens": {"prompt": 5000, "generated": 123456},
+            "drops": {"too_similar": 300 * n, "cut_off": 100 * n},
+            "models": ["org/a_model*|<script>"],
+            "settings": {
+                "novelty": {"threshold": 0.7},
+                "decoding": {"temperature": 1.0, "top_p": None, "max_new_tokens": 3000},
+                "tasks_per_request": 20,
+                "grammar": False,
+                "demonstrations": {"human": 3},
+            },
+        }
+        for n in (1, 2)
+    ],
+    "files": [
+        {"config": name, "rows": 1250, "bytes": 1000, "memory_bytes": 5000, "path": f"data/{name}/x"}
+        for name in shards.COLUMNS
+    ],
+}
+
+
+def test_the_card_is_golden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "__version__", "9.9.9")
+    settings = config.CardSettings(license="cc-by-4.0", tags=["x"], description="Mine.")
+    text = card.render(MANIFEST, settings, "My *tasks*")
+    assert text == (HERE / "golden" / "card.md").read_text(encoding="utf-8")
+
+
+def test_the_header_is_yaml_and_a_rows_text_cannot_open_markup() -> None:
+    text = card.render(MANIFEST, config.CardSettings(), "A: title # with | marks\n---\nlicense: mit")
+    header, body = text.removeprefix("---\n").split("\n---\n", 1)
+    metadata = yaml.safe_load(header)
+    assert "license" not in metadata
+    assert metadata["size_categories"] == ["1K<n<10K"]
+    assert metadata["configs"][0]["default"] is True
+    assert "<script>" not in body
+    assert r"org/a\_model\*\|&lt;script>" in body
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1000, "1K<n<10K"),
+        (99_999, "10K<n<100K"),
+        (5_000_000, "1M<n<10M"),
+        (10**8, "n>10M"),
+    ],
+)
+def test_size_categories(rows: int, category: str) -> None:
+    assert card.size_category(rows) == category
