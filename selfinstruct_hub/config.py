@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -129,7 +129,7 @@ class Settings(_Section):
     tasks: int = Field(100, ge=1, description="accepted tasks that complete a round")
     tasks_per_request: Auto | Annotated[int, Field(ge=1, le=50)] = Field(
         "auto",
-        description="tasks asked for in one prompt; auto: 20, fewer where the context is small, 4 for the embedded engine",
+        description="tasks asked for in one prompt; auto: 20, fewer in a small context, 4 (embedded engine)",
     )
     grammar: Literal["auto", "on", "off"] = Field(
         "auto", description="hold answers to the recipe's form; auto: on for the embedded engine only"
@@ -174,20 +174,23 @@ def validate(values: Mapping[str, Any], *, source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        # Only names of settings belong in the place; pydantic adds the branch of a union to it.
-        keys = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{source}: unknown setting `{'.'.join(keys)}`{_hint(keys)}{more}") from None
-        while keys and not _is_setting(keys):
-            keys.pop()
-        message = _readable(first["type"], first["msg"], keys)
-        given = first.get("input")
+        # A setting of several types is one mistake, however many branches of the union complain.
+        mistakes: dict[tuple[str, ...], list[Any]] = {}
+        for detail in error.errors(include_url=False):
+            keys = [str(part) for part in detail["loc"]]
+            while detail["type"] != "extra_forbidden" and keys and not _is_setting(keys):
+                keys.pop()
+            mistakes.setdefault(tuple(keys), []).append(detail)
+        (place, details), *others = mistakes.items()
+        more = f" (and {len(others)} more)" if others else ""
+        name = ".".join(place)
+        if details[0]["type"] == "extra_forbidden":
+            raise ConfigError(f"{source}: unknown setting `{name}`{_hint(list(place))}{more}") from None
+        given = details[0].get("input")
         # An address is not repeated: it may carry credentials.
-        printable = isinstance(given, (str, int, float, bool, list, type(None))) and keys[-1:] != ["url"]
+        printable = isinstance(given, (str, int, float, bool, list, type(None))) and place[-1:] != ("url",)
         shown = f", got {given!r}" if printable else ""
-        raise ConfigError(f"{source}: `{'.'.join(keys)}`: {message}{shown}{more}") from None
+        raise ConfigError(f"{source}: `{name}`: {_readable(details, list(place))}{shown}{more}") from None
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
@@ -279,9 +282,10 @@ def _hint(keys: list[str]) -> str:
     return f"; known here: {', '.join(known)}"
 
 
-def _readable(kind: str, message: str, keys: list[str]) -> str:
-    section = _section_at(keys[:-1])
-    annotation = section.model_fields[keys[-1]].annotation if section and keys else None
-    if any("auto" in get_args(arm) for arm in (annotation, *get_args(annotation))) and kind == "literal_error":
-        return f"expected auto or a {'number' if 'temperature' in keys or 'top_p' in keys else 'whole number'}"
+def _readable(details: list[Any], keys: list[str]) -> str:
+    """What was expected. Where a number was given to a setting that also takes auto, its bound is what counts."""
+    bounds = [detail for detail in details if detail["type"].startswith(("greater_than", "less_than"))]
+    if details[0]["type"] == "literal_error" and not bounds and len(details) > 1:
+        return f"expected auto or a {'number' if keys[-1] in ('temperature', 'top_p') else 'whole number'}"
+    message: str = (bounds or details)[0]["msg"]
     return message.removeprefix("Value error, ").replace("Input should be", "expected")

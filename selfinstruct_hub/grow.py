@@ -40,7 +40,8 @@ from selfinstruct_hub.records import (
 _CHARACTERS_PER_TOKEN = 3
 _PROMPT_FRAME_CHARACTERS = 1600
 _MOST_IN_FLIGHT = 32
-_EMBEDDED_IN_FLIGHT = 16
+# Its batch of 16, and a few waiting, so that a place is taken the moment it is free.
+_EMBEDDED_IN_FLIGHT = 20
 _SLACK = 1.25
 # A model of a few hundred million parameters loses the thread of a long list.
 _EMBEDDED_TASKS_PER_REQUEST = 4
@@ -197,6 +198,8 @@ async def grow_round(
                 running[following] = asyncio.create_task(draws.candidates(following))
                 await asyncio.sleep(0)  # lets it reach the endpoint, so that draws.in_flight counts it
             progress.in_flight = draws.in_flight
+            progress.requests = draws.answered
+            progress.generated_tokens = draws.generated_tokens
             observe(progress)
             if not running[number].done():
                 pending = [task for task in running.values() if not task.done()]
@@ -211,8 +214,6 @@ async def grow_round(
             pool.add_draw(round_.number, number, verdicts)
             number += 1
             _count(progress, verdicts)
-            progress.requests = draws.answered
-            progress.generated_tokens = draws.generated_tokens
         if progress.accepted >= round_.wanted:
             pool.complete_round(round_.number)
             round_ = replace(round_, complete=True)

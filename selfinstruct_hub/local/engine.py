@@ -2,11 +2,12 @@
 
 Knows tokens, not HTTP: requests come in as ids and a Decoding, and come out as a Generation to iterate over.
 
-Determinism, as measured: every request draws from its own generator, so the same prompt, parameters and seed
-give the same text whenever the request runs alone, and greedy texts nearly always agree however they are
-batched. A sampled text may differ between batches of different sizes, because a sum rounds differently in
-another matrix shape: with float32 activations and cache (see `runtime.ENGINE_PROPERTIES`) 14 of 16 texts of
-40 tokens were the same alone and among 16; with the engine's default 8-bit cache it was none of 16.
+Determinism, as measured with SmolLM2-135M: every request draws from a generator of its own, so a request that
+runs alone gives the same text for the same prompt, parameters and seed, and a greedy text is the same however
+it is batched. A sampled text can change with the size of the batch it shares, and once in a while with whether
+its prompt was cached, because a sum rounds differently in another matrix shape: with float32 activations and
+cache (`runtime.ENGINE_PROPERTIES`) 11 of 12 and 14 of 16 texts were the same alone and in a batch; with the
+engine's default 8-bit cache 3 of 12 and none of 16. So a seed makes a text likely, not certain, to come again.
 """
 
 import asyncio

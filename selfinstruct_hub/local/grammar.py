@@ -104,16 +104,18 @@ class GrammarGuard:
         self._verdicts: OrderedDict[Grammar, str | None] = OrderedDict()
         self._child: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._judging: set[asyncio.Future[None]] = set()
         self._idle: asyncio.TimerHandle | None = None
 
     async def check(self, grammar: Grammar) -> None:
         """Raises GrammarError with the reason when the engine must not get this grammar."""
         check_repetition(grammar)
         if grammar not in self._verdicts:
-            async with self._turn:
-                if grammar not in self._verdicts:  # it may have been compiled while this request waited
-                    # shielded: a client that hangs up must not leave half an answer in the pipe
-                    await asyncio.shield(asyncio.ensure_future(self._judge(grammar)))
+            judging = asyncio.ensure_future(self._judge_in_turn(grammar))
+            self._judging.add(judging)
+            judging.add_done_callback(self._judging.discard)
+            # shielded: a client that hangs up must not leave half an answer in the pipe
+            await asyncio.shield(judging)
         self._verdicts.move_to_end(grammar)
         if reason := self._verdicts[grammar]:
             raise GrammarError(reason)
@@ -121,7 +123,15 @@ class GrammarGuard:
     async def close(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
+        for judging in list(self._judging):
+            judging.cancel()
+        await asyncio.gather(*self._judging, return_exceptions=True)
         await self._end_child()
+
+    async def _judge_in_turn(self, grammar: Grammar) -> None:
+        async with self._turn:
+            if grammar not in self._verdicts:  # it may have been compiled while this one waited
+                await self._judge(grammar)
 
     async def _judge(self, grammar: Grammar) -> None:
         if self._idle is not None:

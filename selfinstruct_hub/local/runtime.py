@@ -5,6 +5,7 @@ clear line and nothing about this machine is reported to anyone.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,5 +40,5 @@ def one_line(error: object) -> str:
     parts = [part.strip() for part in str(error).splitlines() if part.strip()]
     told = [part for part in parts if not part.startswith(("Exception from ", "Check '"))] or parts
     line = " ".join(told) or type(error).__name__
-    head, _, tail = line.rpartition("/cpp/")
-    return (tail if head else line)[:300]
+    # "/home/.../cpp/regex_converter.cc:75: Unclosed '['" tells a user nothing before the last colon.
+    return re.sub(r"^.*\.(?:cc|cpp|hpp|h):\d+:?\s*", "", line)[:300] or line[:300]
