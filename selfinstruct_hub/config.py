@@ -51,7 +51,9 @@ class DecodingSettings(_Section):
     )
     top_k: int | None = Field(None, gt=0, description="null means the whole vocabulary")
     repetition_penalty: float | None = Field(None, gt=0, description="1.0 is neutral")
-    frequency_penalty: float | None = Field(None, gt=0, le=2, description="above 0, up to 2")
+    frequency_penalty: Auto | Annotated[float, Field(gt=0, le=2)] | None = Field(
+        "auto", description="above 0, up to 2; auto: null, 0.2 for the embedded engine"
+    )
     max_new_tokens: Auto | Annotated[int, Field(gt=0)] = Field(
         "auto", description="tokens a completion may have; auto: 150 a task asked for, at most 3072"
     )
@@ -190,7 +192,7 @@ def validate(values: Mapping[str, Any], *, source: str) -> Settings:
         # An address is not repeated: it may carry credentials.
         printable = isinstance(given, (str, int, float, bool, list, type(None))) and place[-1:] != ("url",)
         shown = f", got {given!r}" if printable else ""
-        raise ConfigError(f"{source}: `{name}`: {_readable(details, list(place))}{shown}{more}") from None
+        raise ConfigError(f"{source}: `{name}`: {_readable(details)}{shown}{more}") from None
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
@@ -282,10 +284,11 @@ def _hint(keys: list[str]) -> str:
     return f"; known here: {', '.join(known)}"
 
 
-def _readable(details: list[Any], keys: list[str]) -> str:
+def _readable(details: list[Any]) -> str:
     """What was expected. Where a number was given to a setting that also takes auto, its bound is what counts."""
     bounds = [detail for detail in details if detail["type"].startswith(("greater_than", "less_than"))]
     if details[0]["type"] == "literal_error" and not bounds and len(details) > 1:
-        return f"expected auto or a {'number' if keys[-1] in ('temperature', 'top_p') else 'whole number'}"
+        whole = any(detail["type"].startswith("int") for detail in details)
+        return f"expected auto or a {'whole ' if whole else ''}number"
     message: str = (bounds or details)[0]["msg"]
     return message.removeprefix("Value error, ").replace("Input should be", "expected")

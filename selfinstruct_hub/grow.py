@@ -45,8 +45,9 @@ _EMBEDDED_IN_FLIGHT = 20
 _SLACK = 1.25
 # A model of a few hundred million parameters loses the thread of a long list.
 _EMBEDDED_TASKS_PER_REQUEST = 4
-# And at temperature 1.0 it writes no sentences (tests/benchmarks/acceptance.py shows the difference).
-_EMBEDDED_TEMPERATURE, _EMBEDDED_TOP_P = 0.8, 0.9
+# At temperature 1.0 it writes no sentences, and without a penalty every sixth answer runs in circles until its
+# tokens are used up (tests/benchmarks/acceptance.py shows the difference).
+_EMBEDDED_SAMPLING = {"temperature": 0.8, "top_p": 0.9, "frequency_penalty": 0.2}
 
 
 @dataclass
@@ -118,10 +119,10 @@ def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _sampling(settings: Settings, recipe: recipes.Recipe, *, embedded: bool) -> dict[str, Any]:
-    natural = (_EMBEDDED_TEMPERATURE, _EMBEDDED_TOP_P) if embedded else (recipe.temperature, recipe.top_p)
-    chosen = (settings.decoding.temperature, settings.decoding.top_p)
-    temperature, top_p = (n if c == "auto" else c for n, c in zip(natural, chosen, strict=True))
-    return {"temperature": temperature, "top_p": top_p}
+    papers = {"temperature": recipe.temperature, "top_p": recipe.top_p, "frequency_penalty": None}
+    natural = _EMBEDDED_SAMPLING if embedded else papers
+    chosen = {name: getattr(settings.decoding, name) for name in natural}
+    return {name: natural[name] if value == "auto" else value for name, value in chosen.items()}
 
 
 def concurrency(settings: Settings, endpoint: Endpoint) -> int:

@@ -1,7 +1,7 @@
 """Shares of completions that parse and of candidates that are accepted on the embedded model, with and without
 the grammar.
 
-    python -m tests.benchmarks.acceptance [--requests 48] [--temperature 0.8] [--keep FOLDER]
+    python -m tests.benchmarks.acceptance [--requests 48] [--frequency-penalty 0.2] [--keep FOLDER]
 
 Both sides answer the same draws through `grow`, stopped after the same number of requests.
 """
@@ -18,11 +18,12 @@ from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.workspace import Workspace
 
 
-def measure(folder: Path, grammar: str, requests: int, temperature: float | None) -> dict[str, Any]:
+def measure(folder: Path, grammar: str, requests: int, decoding: dict[str, Any]) -> dict[str, Any]:
     """Counts of one run of `requests` draws."""
     workspace = Workspace.create(folder, config.Settings())
     settings = config.with_overrides(
-        workspace.settings(), {"tasks": 100_000, "grammar": grammar, "decoding.temperature": temperature}
+        workspace.settings(),
+        {"tasks": 100_000, "grammar": grammar, **{f"decoding.{name}": value for name, value in decoding.items()}},
     )
     run.grow(workspace, settings, max_requests=requests)
     with Pool.open(workspace.pool_file, read_only=True) as pool:
@@ -32,15 +33,17 @@ def measure(folder: Path, grammar: str, requests: int, temperature: float | None
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--requests", type=int, default=48)
-    parser.add_argument("--temperature", type=float, help="default: what the tool uses for this model")
+    for name in ("temperature", "top-p", "frequency-penalty"):
+        parser.add_argument(f"--{name}", type=float, help="default: what the tool uses for this model")
     parser.add_argument("--keep", type=Path, help="leave the workspaces in this folder")
     given = parser.parse_args()
+    decoding = {name: getattr(given, name) for name in ("temperature", "top_p", "frequency_penalty")}
     print("| grammar | completions | parse | candidates | accepted | tasks per 1,000 tokens | dropped because |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
     with tempfile.TemporaryDirectory() as temporary:
         for grammar in ("on", "off"):
             folder = (given.keep or Path(temporary)) / grammar
-            found = measure(folder, grammar, given.requests, given.temperature)
+            found = measure(folder, grammar, given.requests, decoding)
             drops = ", ".join(f"{reason} {count}" for reason, count in found["drops"].items())
             print(
                 f"| {grammar} | {found['completions']} | {found['parsed'] / found['completions']:.0%} "

@@ -65,6 +65,7 @@ def add(number, prompt, decoding):
     c.temperature, c.top_p, c.rng_seed = decoding["temperature"], decoding["top_p"], decoding["seed"]
     if "grammar" in decoding:
         c.structured_output_config = genai.StructuredOutputConfig(regex=decoding["grammar"][1])
+    c.frequency_penalty = decoding.get("frequency_penalty", 0.0)
     c.stop_strings = set(decoding["stop"])
     return pipeline.add_request(number, tokenizer.encode(prompt, add_special_tokens=False).input_ids, c)
 started = time.monotonic()

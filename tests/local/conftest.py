@@ -1,6 +1,9 @@
 """One engine for the whole room: loading it takes seconds. It runs as the tool runs it, as a child process."""
 
+import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,11 +12,33 @@ from selfinstruct_hub.local.child import LocalServer
 API_KEY = "a-key-for-tests"
 
 
+def is_alive(pid: int) -> bool:
+    """A zombie, which nobody has waited for yet, counts as dead."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until_dead(pid: int) -> bool:
+    deadline = time.monotonic() + 30
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not is_alive(pid)
+
+
 @pytest.fixture(scope="session")
 def local_server() -> Iterator[str]:
     """The base URL of the embedded engine's server."""
-    with LocalServer() as url:
-        yield url
+    server = LocalServer()
+    yield server.start()
+    pid = server.pid
+    assert pid is not None
+    server.stop()
+    server.stop()  # a second time is harmless
+    assert wait_until_dead(pid)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,7 +45,7 @@ async def test_tokens_spell_the_text_and_the_times_are_in_order(engine: Engine) 
 
 
 async def test_the_same_seed_gives_the_same_text_and_another_seed_another(engine: Engine) -> None:
-    sampled = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "max_new_tokens": 24}
+    sampled: dict[str, Any] = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "max_new_tokens": 24}
     texts = [(await run(engine, seed=seed, **sampled)).text for seed in (1, 1, 2, 1 + 2**32)]
     assert texts[0] == texts[1]
     assert len(set(texts)) == 3
@@ -103,44 +105,39 @@ async def test_a_cancelled_request_is_not_decoded_further(engine: Engine) -> Non
 async def test_a_request_the_engine_refuses_harms_no_other(engine: Engine) -> None:
     good = asyncio.create_task(run(engine, max_new_tokens=40))
     await asyncio.sleep(0.1)
-    with pytest.raises(LocalEngineError, match="refuses the request: .*temperature"):
+    with pytest.raises(LocalEngineError, match=r"refuses the request: .*temperature"):
         await run(engine, do_sample=True, temperature=-1.0)
     assert len((await good).tokens) == 40
 
 
-async def test_a_failed_step_costs_its_batch_and_too_many_cost_the_engine(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    engine = Engine(find_weights(None), cache_gb=1)
-    try:
-        innocent = asyncio.create_task(run(engine, max_new_tokens=400))
-        await asyncio.sleep(0.2)
-        for failing in (run(engine, grammar=BROKEN), innocent):
-            with pytest.raises(LocalEngineError, match="a decoding step failed: .*Unclosed"):
-                await failing
-        assert len((await run(engine)).tokens) == 16, "the pipeline was built anew"
-
-        def cannot() -> None:
-            raise LocalEngineError("cannot load it again")
-
-        monkeypatch.setattr(engine, "_build", cannot)
-        monkeypatch.setattr("threading.excepthook", lambda _: None)
-        with pytest.raises(LocalEngineError, match="a decoding step failed"):
-            await run(engine, grammar=BROKEN)
-        engine._thread.join(10)
-        assert "cannot load it again" in str(engine.failure)
-        with pytest.raises(LocalEngineError, match="cannot load it again"):
-            await run(engine)
-    finally:
-        engine.close()
-    assert capfd.readouterr().out == "", "nothing of the engine's reaches stdout"
-
-
-def test_weights_that_are_none_are_one_line(tmp_path: Any) -> None:
-    from dataclasses import replace
-
+def test_weights_that_are_none_are_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(64))
     with pytest.raises(LocalEngineError, match="cannot load") as caught:
         Engine(replace(find_weights(None), path=broken))
     assert "\n" not in str(caught.value)
+
+
+async def test_a_failed_step_costs_its_batch_and_too_many_cost_the_engine(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The last test, because nothing is left of the engine after it."""
+    innocent = asyncio.create_task(run(engine, max_new_tokens=400))
+    await asyncio.sleep(0.2)
+    for failing in (run(engine, grammar=BROKEN), innocent):
+        with pytest.raises(LocalEngineError, match=r"a decoding step failed: .*Unclosed"):
+            await failing
+    assert len((await run(engine)).tokens) == 16, "the pipeline was built anew"
+
+    def cannot() -> None:
+        raise LocalEngineError("cannot load it again")
+
+    monkeypatch.setattr(engine, "_build", cannot)
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    with pytest.raises(LocalEngineError, match="a decoding step failed"):
+        await run(engine, grammar=BROKEN)
+    engine._thread.join(10)
+    assert "cannot load it again" in str(engine.failure)
+    with pytest.raises(LocalEngineError, match="cannot load it again"):
+        await run(engine)
+    assert capfd.readouterr().out == "", "nothing of the engine's reaches stdout"
