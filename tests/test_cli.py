@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -112,6 +113,42 @@ def test_ctrl_c_exits_with_130_and_the_next_start_goes_on(space: Path) -> None:
     with running(Server()) as server:
         assert command("grow", space, "--tasks", "50", "--endpoint", server.url).returncode == 0
     assert json.loads(command("status", space, "--json").stdout)["tasks"] == 50
+
+
+def test_kill_9_and_the_same_command_give_the_release_of_an_uninterrupted_run(tmp_path: Path) -> None:
+    """Killed at several moments, requests in flight each time. What was answered is not asked for again."""
+    arguments = ("--tasks", "30", "--rounds", "2", "--concurrency", "4")
+    digests = []
+    for name, kills in (("whole", ()), ("killed", (5, 9, 14))):
+        space = tmp_path / name / "w"
+        assert command("init", space).returncode == 0
+        with running(Server(delay=lambda n: 0.02)) as server:
+            for moment in kills:
+                child = subprocess.Popen(
+                    [
+                        *(sys.executable, "-m", "selfinstruct_hub", "grow", str(space)),
+                        *(*arguments, "--endpoint", server.url),
+                    ],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                deadline = time.monotonic() + 60
+                while time.monotonic() < deadline and len(server.requests) < moment:
+                    time.sleep(0.005)
+                child.kill()
+                child.wait()
+            done = command("grow", space, *arguments, "--endpoint", server.url)
+            assert done.returncode == 0, done.stderr
+            asked = len(server.requests)
+        found = json.loads(command("status", space, "--json").stdout)
+        assert (found["tasks"], found["versions"]) == (60, ["v1.0.0", "v1.1.0"])
+        stored = sum(round_["requests"] + round_["unjudged"] for round_ in found["rounds"])
+        # Beyond what is stored, at most what was in flight at a kill or at the end of a round.
+        assert stored <= asked <= stored + 4 * (len(kills) + 2)
+        release = space / "releases" / "v1.1.0"
+        files = sorted(path for path in release.rglob("*") if path.is_file())
+        digests.append([(str(p.relative_to(release)), hashlib.sha256(p.read_bytes()).hexdigest()) for p in files])
+    assert digests[0] == digests[1]
 
 
 # Mistakes: one clear line, the right exit code, nothing changed.
