@@ -106,7 +106,7 @@ def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> 
             continue
         item = items[-1] if items else None
         if label is None:
-            if item is not None and not item.closed and item.named_fields:
+            if item is not None and not item.closed and (item.named_fields or whole[end:start].strip()):
                 take(start)
                 item.closed = True
                 end = after
@@ -123,6 +123,7 @@ def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> 
             assert item is not None
             if name in item.fields:
                 item.repeated = name
+            item.closed = False  # a separator stood between its fields
             item.current = name
             item.fields.setdefault(name, [])
     take(len(whole))
@@ -137,7 +138,7 @@ def _is_structure(name: str, numbered: bool, item: _Item | None) -> bool:
     """Whether a label opens a field, or is a line of the text it stands in (a code sample's "Input:")."""
     if name == INSTRUCTION:
         return numbered or item is None or item.closed or OUTPUT in item.fields or not item.text(INSTRUCTION)
-    if item is None or item.closed:
+    if item is None or (item.closed and OUTPUT in item.fields):
         return False
     if name == INPUT:
         return item.current == INSTRUCTION or (numbered and item.current == INPUT)

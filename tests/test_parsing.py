@@ -55,6 +55,19 @@ CASES = {
         " Name a tree.\n4. Input: x\n###\n5. Instruction: Add them.\n5. Input: 1, 2\n5. Output: 3",
         [Candidate("Name a tree.", (), missing="output"), B],
     ),
+    "an instruction alone": (
+        " Name a tree.\n\n###\n5. Instruction: Add them.\n5. Input: 1, 2\n5. Output: 3",
+        [B],  # the first might be an introduction: only what the prompt had prefilled is dropped so
+    ),
+    "an instruction alone, later": (
+        FIRST
+        + "###\n5. Instruction: Name a bird.\n\n###\n6. Instruction: Add them.\n6. Input: 1, 2\n6. Output: 3",
+        [A, Candidate("Name a bird.", (), missing="output"), B],
+    ),
+    "separators between the fields": (
+        " Name a tree.\n###\n4. Input: None\n###\n4. Output: Oak.\n###\nThe end.",
+        [A],
+    ),
     "an output given twice": (
         " Name a tree.\n4. Input: x\n4. Output: Oak.\n4. Output: Elm.",
         [Candidate("Name a tree.", (Instance("x", "Oak.\n Elm."),), missing="one output, found two")],
