@@ -80,7 +80,7 @@ def init(
             "recipe": recipe.value,
             "language": language,
             # Settings are relative to the workspace; what is typed is relative to the working directory.
-            "seeds": os.path.relpath(seeds, directory) if seeds else None,
+            "seeds": _relative(seeds, directory) if seeds else None,
         },
     )
     workspace = Workspace.create(directory, settings)
@@ -110,7 +110,9 @@ def grow(
     concurrency: Annotated[
         str | None, typer.Option(metavar="auto|N", help="Requests in flight.", show_default="auto")
     ] = None,
-    max_requests: Annotated[int | None, typer.Option(min=1, help="Stop at so many requests.")] = None,
+    max_requests: Annotated[
+        int | None, typer.Option(min=1, help="Stop at so many answers; failed tries do not count.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are spent.")] = None,
 ) -> None:
     """Add rounds of exactly TASKS accepted tasks, each frozen as DIR/releases/vX.Y.Z.
@@ -120,6 +122,7 @@ def grow(
     Exit code 3: a budget stopped it early, and everything is kept.
     """
     from selfinstruct_hub import config, run
+    from selfinstruct_hub.grow import SATURATION
     from selfinstruct_hub.show import RunView, print_status
     from selfinstruct_hub.status import status as status_of
     from selfinstruct_hub.workspace import Workspace
@@ -163,6 +166,13 @@ def grow(
     print_status(status_of(workspace))
     if results and (limit := results[-1].outcome.limit):
         outcome = results[-1].outcome
+        if limit == SATURATION:
+            _warn(
+                f"stopped: {settings.max_barren_requests} requests in a row brought no accepted task; "
+                f"{outcome.accepted} of {outcome.round.wanted} tasks in round {outcome.round.number} are kept. "
+                "Look at what was dropped above; another model, more seeds or other settings may help"
+            )
+            raise typer.Exit(STOPPED_EARLY)
         _warn(
             f"stopped by {limit} with {outcome.accepted} of {outcome.round.wanted} tasks in round "
             f"{outcome.round.number}; all are kept: start again with a higher {limit} to go on, or with --tasks "
@@ -243,6 +253,13 @@ def main() -> None:
         # The reader of a pipe went away (`| head`); Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _relative(path: Path, directory: Path) -> str:
+    try:
+        return os.path.relpath(path.resolve(), directory.resolve())
+    except ValueError:  # another drive on Windows
+        return str(path.resolve())
 
 
 def _interrupted(directory: Path) -> NoReturn:

@@ -23,10 +23,11 @@ FILE_NAME = "selfinstruct.yaml"
 
 Auto = Literal["auto"]
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_Word = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False, validate_default=True)
+    model_config = ConfigDict(extra="forbid", strict=False, validate_default=True, allow_inf_nan=False)
 
 
 class Demonstrations(_Section):
@@ -64,7 +65,7 @@ class Filters(_Section):
 
     min_words: int = Field(4, ge=1, description="words an instruction must have (both papers drop 3 or fewer)")
     max_words: int = Field(150, ge=1, description="words an instruction may have")
-    blocked_words: list[str] | None = Field(
+    blocked_words: list[_Word] | None = Field(
         None, description="words a text model cannot act on; null: the recipe's own list"
     )
     max_instances: int = Field(5, ge=1, description="instances a task may keep")
@@ -77,7 +78,9 @@ class Filters(_Section):
 class Novelty(_Section):
     """The gate against near-duplicates: ROUGE-L F1 with seeds and everything accepted."""
 
-    threshold: _Share = Field(0.7, description="a candidate whose highest score is above this is dropped")
+    threshold: float = Field(
+        0.7, ge=0, lt=1, description="a candidate whose highest score is above this is dropped"
+    )
     most_similar: int = Field(10, ge=1, le=100, description="neighbours kept with their scores")
 
 
@@ -103,6 +106,9 @@ class EndpointSettings(_Section):
         if url is None:
             return None
         parts = urlsplit(url)
+        _ = parts.port  # raises ValueError for a port that is none
+        if parts.query or parts.fragment:
+            raise ValueError("expected a plain address, without ? and #")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("expected a URL such as http://127.0.0.1:8080")
         if parts.username or parts.password:
@@ -125,10 +131,13 @@ class Settings(_Section):
     """Everything a workspace decides."""
 
     recipe: Literal["alpaca"] = Field("alpaca", description="how tasks are asked for")
-    language: str = Field("en", pattern=r"^[a-z]{2,3}$", description="ISO 639 code of the tasks' language")
+    language: Literal["en"] = Field("en", description="ISO 639 code of the tasks' language; en only so far")
     seeds: str | None = Field(None, description="a JSONL of seed tasks, relative to this file; null: ours")
     seed: int = Field(42, ge=0, lt=2**63, description="every draw and every sample follows from it")
-    tasks: int = Field(100, ge=1, description="accepted tasks that complete a round")
+    tasks: int = Field(100, ge=1, le=10**9, description="accepted tasks that complete a round")
+    max_barren_requests: int | None = Field(
+        100, ge=1, description="requests in a row without an accepted task that stop a run (exit 3); null: never"
+    )
     tasks_per_request: Auto | Annotated[int, Field(ge=1, le=50)] = Field(
         "auto",
         description="tasks asked for in one prompt; auto: 20, fewer in a small context, 4 (embedded engine)",
@@ -151,14 +160,32 @@ class Settings(_Section):
         return filters
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which only true and false are truth values: `grammar: off` means what it says."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 def load(path: Path) -> Settings:
     """Reads `path`. Raises ConfigError, one line naming file and setting, for whatever is wrong in it."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
+    except (ValueError, RecursionError) as error:  # a date or a number that is none; nesting without end
+        reason = " ".join(str(error).split())[:100]
+        raise ConfigError(f"{path}: a value in it cannot be read ({reason}); put it in quotes") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -173,6 +200,9 @@ def load(path: Path) -> Settings:
 
 def validate(values: Mapping[str, Any], *, source: str) -> Settings:
     """`values` as Settings. Raises ConfigError naming `source` and the first setting that is wrong."""
+    for name, value in flatten(values):
+        if isinstance(value, bool):  # pydantic would read it as 1 or 0
+            raise ConfigError(f"{source}: `{name}`: expected a value, got {str(value).lower()}")
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -190,7 +220,8 @@ def validate(values: Mapping[str, Any], *, source: str) -> Settings:
             raise ConfigError(f"{source}: unknown setting `{name}`{_hint(list(place))}{more}") from None
         given = details[0].get("input")
         # An address is not repeated: it may carry credentials.
-        printable = isinstance(given, (str, int, float, bool, list, type(None))) and place[-1:] != ("url",)
+        printable = isinstance(given, (str, int, float, list, type(None))) and "://" not in str(given)
+        printable = printable and place[-1:] != ("url",)
         shown = f", got {given!r}" if printable else ""
         raise ConfigError(f"{source}: `{name}`: {_readable(details)}{shown}{more}") from None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from selfinstruct_hub import __version__, seeds
+from selfinstruct_hub import __version__, config, seeds
 from selfinstruct_hub.config import EndpointSettings
 from selfinstruct_hub.endpoint.connect import API_KEY_VARIABLE, api_key, opened
 from selfinstruct_hub.endpoint.tgi import shown
@@ -49,7 +49,13 @@ def examine(directory: Path | None, endpoint: str | None) -> Iterator[Finding]:
             yield _checked("pool", lambda: _pool(workspace))
     yield _disk(directory or Path())
     if endpoint is not None:
-        settings = settings.model_copy(update={"url": endpoint})
+        try:
+            whole = config.with_overrides(config.Settings(endpoint=settings), {"endpoint.url": endpoint})
+        except SelfInstructError as error:
+            yield Finding("endpoint", False, str(error))
+            yield _hub()
+            return
+        settings = whole.endpoint
     if settings.url is None:
         yield _checked("engine", _engine)
     if settings.url is not None or _engine_installed():
@@ -82,8 +88,10 @@ def _pool(workspace: Workspace) -> str:
 
 
 def _disk(path: Path) -> Finding:
-    place = path if path.exists() else Path()
-    free = shutil.disk_usage(place).free
+    try:
+        free = shutil.disk_usage(path if path.exists() else Path()).free
+    except OSError as error:
+        return Finding("disk", False, f"{path}: cannot be looked at ({error.strerror})")
     text = f"{free / 1e9:.1f} GB free"
     return Finding("disk", free >= _LITTLE_DISK, text if free >= _LITTLE_DISK else f"{text}; make room for a run")
 

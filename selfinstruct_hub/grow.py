@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,8 @@ _MOST_IN_FLIGHT = 32
 # Its batch of 16, and a few waiting, so that a place is taken the moment it is free.
 _EMBEDDED_IN_FLIGHT = 20
 _SLACK = 1.25
+_GRACE_SECONDS = 5.0
+SATURATION = "saturation"
 # A model of a few hundred million parameters loses the thread of a long list.
 _EMBEDDED_TASKS_PER_REQUEST = 4
 # At temperature 1.0 it writes no sentences, and without a penalty every sixth answer runs in circles until its
@@ -67,7 +69,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """How a round ended: complete, or stopped early by `limit` (the option that set it)."""
+    """How a round ended: complete, or stopped early by `limit` (the option that set it, or SATURATION)."""
 
     round: Round
     accepted: int
@@ -92,7 +94,8 @@ def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
     set_characters = settings.demonstrations.max_characters
     max_characters = None if isinstance(set_characters, str) else set_characters
     if max_characters is None and context:
-        room = (context - max_new_tokens) * _CHARACTERS_PER_TOKEN - _PROMPT_FRAME_CHARACTERS
+        prompt_tokens = min(context - max_new_tokens, endpoint.limits.max_input_tokens or context)
+        room = prompt_tokens * _CHARACTERS_PER_TOKEN - _PROMPT_FRAME_CHARACTERS
         max_characters = max(0, room // settings.demonstrations.human)
     blocked = settings.filters.blocked_words
     return {
@@ -142,6 +145,9 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
     """
     done = pool.rounds()
     resolved = resolve(settings, endpoint)
+    untouched = bool(done) and not done[-1].complete and pool.cost(done[-1].number)[0] == 0
+    if untouched:
+        done = done[:-1]  # nothing was answered yet, so the settings may still change
     if done and not done[-1].complete:
         open_round = done[-1]
         accepted = pool.accepted_count(open_round.number)
@@ -172,14 +178,25 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
         asked=publishable(settings).model_dump(),
     )
     _demonstration_seeds(pool.seeds(), resolved)  # refuse before the round exists
-    pool.begin_round(new)
+    if untouched:
+        pool.restart_round(new)
+    else:
+        pool.begin_round(new)
     return new
 
 
 async def grow_round(
-    pool: Pool, round_: Round, endpoint: Endpoint, *, in_flight: int, budget: Budget, observe: Observe
+    pool: Pool,
+    round_: Round,
+    endpoint: Endpoint,
+    *,
+    in_flight: int,
+    budget: Budget,
+    observe: Observe,
+    max_barren: int | None = None,
 ) -> RoundOutcome:
-    """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it.
+    """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it, or until `max_barren`
+    draws in a row have brought no accepted task.
 
     Raises EndpointError where the endpoint fails for good. Whatever was answered until then is stored, and the
     next call goes on from it.
@@ -188,13 +205,17 @@ async def grow_round(
     draws = _Draws(pool, round_, endpoint, in_flight, budget)
     progress = _progress_of(pool, round_)
     number = pool.judged_draws(round_.number)
+    barren = 0  # draws in a row that brought no accepted task
     limit: str | None = None
     running: dict[int, asyncio.Task[list[Candidate]]] = {}
     try:
         while progress.accepted < round_.wanted:
-            failed = any(task.done() and task.exception() for task in running.values())
+            if failure := _failure(running.values()):
+                await _let_finish(running.values())
+                raise failure
+            exhausted = any(task.done() and task.exception() for task in running.values())
             ahead = _draws_needed(progress, number, round_.settings["tasks_per_request"], in_flight)
-            while not failed and len(running) < ahead and draws.in_flight < in_flight:
+            while not exhausted and len(running) < ahead and draws.in_flight < in_flight:
                 following = number + len(running)
                 running[following] = asyncio.create_task(draws.candidates(following))
                 await asyncio.sleep(0)  # lets it reach the endpoint, so that draws.in_flight counts it
@@ -215,6 +236,10 @@ async def grow_round(
             pool.add_draw(round_.number, number, verdicts)
             number += 1
             _count(progress, verdicts)
+            barren = 0 if any(verdict.task for verdict in verdicts) else barren + 1
+            if max_barren is not None and barren >= max_barren:
+                limit = SATURATION
+                break
         if progress.accepted >= round_.wanted:
             pool.complete_round(round_.number)
             round_ = replace(round_, complete=True)
@@ -225,6 +250,18 @@ async def grow_round(
         progress.in_flight = 0
         observe(progress)
     return RoundOutcome(round_, progress.accepted, limit)
+
+
+def _failure(draws: Iterable[asyncio.Task[list[Candidate]]]) -> BaseException | None:
+    """What has gone wrong for good in one of the draws. A spent budget is none: earlier draws still count."""
+    errors = (task.exception() for task in draws if task.done() and not task.cancelled())
+    return next((error for error in errors if error and not isinstance(error, BudgetReached)), None)
+
+
+async def _let_finish(draws: Iterable[asyncio.Task[list[Candidate]]]) -> None:
+    """Gives answers that are nearly there a moment to arrive and be stored."""
+    if pending := [task for task in draws if not task.done()]:
+        await asyncio.wait(pending, timeout=_GRACE_SECONDS)
 
 
 class Judge:

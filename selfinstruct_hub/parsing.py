@@ -14,16 +14,18 @@ from selfinstruct_hub.records import Candidate, Instance
 
 INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"
 
+# No two neighbouring runs of blanks may match the same text: a model that writes nothing but spaces would
+# make the search quadratic.
 # A label stands at the start of a line: "4. Instruction:", "Input：", "**5. Output:**", "### 6. Instruction 6:".
 _LABEL = re.compile(
     r"""^[ \t>]*(?:[-*\#]+[ \t]*)?(?:\*\*|__)?
-        (?:(?P<number>\d{1,4})[ \t]*[.)、．:：-]?[ \t]*)?(?:\*\*|__)?
+        (?:(?P<number>\d{1,4})(?:[ \t]*[.)、．:：-])?[ \t]*)?(?:\*\*|__)?
         (?P<name>Instruction|Input|Output|INSTRUCTION|INPUT|OUTPUT)(?:[ \t]+\d{1,4})?
-        [ \t]*(?:\*\*|__)?[ \t]*[:：](?:\*\*|__)?""",
+        [ \t]*(?:(?:\*\*|__)[ \t]*)?[:：](?:\*\*|__)?""",
     re.MULTILINE | re.VERBOSE,
 )
 # A separator is "###" with nothing but a number after it; "### Heading" is an output's own Markdown.
-_SEPARATOR = re.compile(r"^[ \t]*\#{3,}[ \t]*(?:\d{1,4}[.)]?)?[ \t]*$", re.MULTILINE)
+_SEPARATOR = re.compile(r"^[ \t]*\#{3,}(?:[ \t]*\d{1,4}[.)]?)?[ \t]*$", re.MULTILINE)
 
 # How models say that there is no input. Compared without case, brackets and final dots.
 _NO_INPUT = frozenset(
@@ -66,8 +68,9 @@ def normalise_input(text: str) -> str:
 
 @dataclass
 class _Item:
-    """One item while it is read."""
+    """One item while it is read. `number` is that of its instruction label, None where it had none."""
 
+    number: int | None = None
     fields: dict[str, list[str]] = field(default_factory=lambda: {INSTRUCTION: []})
     current: str = INSTRUCTION
     repeated: str | None = None
@@ -96,6 +99,10 @@ def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> 
         if items and not items[-1].closed:
             items[-1].fields[items[-1].current].append(whole[end:until])
 
+    def pending(until: int) -> str:
+        """What the open field would hold if it ended here."""
+        return items[-1].text(items[-1].current) + whole[end:until].strip() if items else ""
+
     marks = sorted(
         [(m.start(), m.end(), m) for m in _LABEL.finditer(whole)]
         + [(m.start(), m.end(), None) for m in _SEPARATOR.finditer(whole)],
@@ -106,19 +113,19 @@ def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> 
             continue
         item = items[-1] if items else None
         if label is None:
-            if item is not None and not item.closed and (item.named_fields or whole[end:start].strip()):
+            if item is not None and not item.closed and (item.named_fields or pending(start)):
                 take(start)
                 item.closed = True
                 end = after
             continue
         name = label["name"].lower()
-        numbered = label["number"] is not None
-        if not _is_structure(name, numbered, item):
+        number = int(label["number"]) if label["number"] else None
+        if not _is_structure(name, number, item, pending(start)):
             continue
         take(start)
         end = after
         if name == INSTRUCTION:
-            items.append(_Item())
+            items.append(_Item(number))
         else:
             assert item is not None
             if name in item.fields:
@@ -130,14 +137,23 @@ def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> 
 
     if len(items) > 1 and prefilled and not items[0].named_fields:
         # The model began anew ("Sure, here are the tasks: 4. Instruction: ..."): this was no item but chatter.
-        del items[0]
+        anew = items[1].number == items[0].number
+        if anew or not items[0].text(INSTRUCTION):
+            del items[0]
     return [_candidate(item, cut_off=cut_off and item is items[-1] and not item.closed) for item in items]
 
 
-def _is_structure(name: str, numbered: bool, item: _Item | None) -> bool:
-    """Whether a label opens a field, or is a line of the text it stands in (a code sample's "Input:")."""
+def _is_structure(name: str, number: int | None, item: _Item | None, pending: str) -> bool:
+    """Whether a label opens a field, or is a line of the text it stands in (a code sample's "Input:").
+
+    `pending` is the text of the field that is open. In a list whose labels are numbered, an unnumbered
+    "Instruction:" is a line of that text, unless a separator stood before it.
+    """
+    numbered = number is not None
     if name == INSTRUCTION:
-        return numbered or item is None or item.closed or OUTPUT in item.fields or not item.text(INSTRUCTION)
+        if numbered or item is None or item.closed or (item.current == INSTRUCTION and not pending):
+            return True
+        return item.number is None and OUTPUT in item.fields
     if item is None or (item.closed and OUTPUT in item.fields):
         return False
     if name == INPUT:

@@ -34,28 +34,28 @@ SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x53494842  # "SIHB", so that somebody else's SQLite file is not taken for a pool
 
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE seeds (position INTEGER PRIMARY KEY, task TEXT NOT NULL) STRICT;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE seeds (position INTEGER PRIMARY KEY, task TEXT NOT NULL);
 CREATE TABLE rounds (
     number INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, wanted INTEGER NOT NULL,
     complete INTEGER NOT NULL DEFAULT 0, settings TEXT NOT NULL, asked TEXT NOT NULL
-) STRICT;
+);
 CREATE TABLE completions (
     round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, call INTEGER NOT NULL,
     stage TEXT NOT NULL, prompt TEXT NOT NULL, decoding TEXT NOT NULL, demonstrations TEXT NOT NULL,
     text TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, generated_tokens INTEGER,
     model TEXT NOT NULL, endpoint_kind TEXT NOT NULL, queue_time REAL, inference_time REAL, total_time REAL,
     PRIMARY KEY (round, number, call)
-) STRICT;
+);
 CREATE TABLE draws (
     round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, candidates INTEGER NOT NULL,
     PRIMARY KEY (round, number)
-) STRICT;
+);
 CREATE TABLE verdicts (
     round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
     candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL NOT NULL,
     PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
-) STRICT;
+);
 CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
 """
 
@@ -72,7 +72,16 @@ class Pool:
         """A new, empty pool at `path`, which must not exist."""
         if path.exists():
             raise PoolError(f"{path}: a pool is there already")
-        return cls._open(path, create=True)
+        # Made under another name, so that a death half-way leaves nothing that looks like a pool.
+        unfinished = path.with_name(f"{path.name}.new")
+        try:
+            for left in path.parent.glob(f"{unfinished.name}*"):
+                left.unlink()
+            cls._open(unfinished, create=True).close()
+            unfinished.rename(path)
+        except OSError as error:
+            raise PoolError(f"{path}: cannot be made ({error.strerror}); check space and permissions") from error
+        return cls._open(path)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Pool:
@@ -86,7 +95,10 @@ class Pool:
         with _errors_named(path):
             # Autocommit: every transaction is opened and closed by `_transaction`.
             if read_only:
-                connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+                # Without a write-ahead log nobody is writing, and a read-only medium can be read too.
+                log = path.with_name(f"{path.name}-wal")
+                mode = "mode=ro" if log.exists() else "immutable=1"
+                connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
             else:
                 connection = sqlite3.connect(path, isolation_level=None)
             pool = cls(path, connection)
@@ -199,6 +211,17 @@ class Pool:
                 ),
             )
 
+    def restart_round(self, round_: Round) -> None:
+        """Begins a round anew that has no answer yet."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE rounds SET version = ?, wanted = ?, settings = ?, asked = ? WHERE number = ?",
+                (
+                    *(round_.version, round_.wanted),
+                    *(canonical_json(round_.settings), canonical_json(round_.asked), round_.number),
+                ),
+            )
+
     def set_wanted(self, number: int, wanted: int) -> None:
         """Changes how many tasks complete an open round."""
         with self._transaction() as db:
@@ -255,9 +278,11 @@ class Pool:
         return [model for (model,) in self._rows(query, round_number)]
 
     def cost(self, round_number: int) -> tuple[int, int]:
-        """(requests answered, their tokens) of a round, judged or not: what a budget counts."""
+        """(requests answered, their tokens) of a round, judged or not: what a budget counts. Where the endpoint
+        did not tell the prompt's tokens, one for every three characters."""
         ((requests, tokens),) = self._rows(
-            "SELECT count(*), sum(coalesce(prompt_tokens, 0) + coalesce(generated_tokens, 0))"
+            "SELECT count(*), sum(coalesce(prompt_tokens, (length(prompt) + 2) / 3)"
+            " + coalesce(generated_tokens, 0))"
             " FROM completions WHERE round = ?",
             round_number,
         )

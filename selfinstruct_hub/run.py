@@ -54,6 +54,7 @@ def grow(
     """
     hooks = hooks or Hooks()
     with workspace.locked(), workspace.open_pool(settings) as pool:
+        _complete_as_it_is(pool, settings)
         results = _package_complete_rounds(workspace, pool, settings)
         for result in results:
             hooks.finished(result)
@@ -83,13 +84,17 @@ async def _grow(
         while run.rounds_left(pool):
             round_ = next_round(pool, settings, endpoint, settings.tasks, hooks.notice)
             outcome = await grow_round(
-                pool, round_, endpoint, in_flight=in_flight, budget=budget, observe=hooks.observe
+                pool,
+                round_,
+                endpoint,
+                in_flight=in_flight,
+                budget=budget,
+                observe=hooks.observe,
+                max_barren=settings.max_barren_requests,
             )
             frozen = None
             if outcome.limit is None:
-                frozen = release.freeze(
-                    workspace.releases, pool, outcome.round, settings.card, workspace.path.resolve().name
-                )
+                frozen = release.freeze(workspace.releases, pool, outcome.round, settings.card, workspace.name)
             results.append(Finished(outcome, frozen))
             hooks.finished(results[-1])
             if outcome.limit is not None:
@@ -97,11 +102,19 @@ async def _grow(
     return results
 
 
+def _complete_as_it_is(pool: Pool, settings: Settings) -> None:
+    """An open round that has the wanted number already needs no endpoint."""
+    rounds = pool.rounds()
+    if rounds and not rounds[-1].complete and pool.accepted_count(rounds[-1].number) == settings.tasks:
+        pool.set_wanted(rounds[-1].number, settings.tasks)
+        pool.complete_round(rounds[-1].number)
+
+
 def _package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> list[Finished]:
     """Packages rounds that were complete when an earlier start died; returns those that had no release."""
     packaged = []
     for round_ in pool.rounds():
         if round_.complete and not (workspace.releases / round_.version / release.MANIFEST).is_file():
-            frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.path.resolve().name)
+            frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
             packaged.append(Finished(RoundOutcome(round_, pool.accepted_count(round_.number)), frozen))
     return packaged

@@ -63,6 +63,8 @@ def read(path: Path) -> list[Task]:
             raise SeedError(
                 f"{place}: not valid JSON ({error.msg} at column {error.colno}); expected one object a line"
             ) from None
+        except (ValueError, RecursionError):  # a number of thousands of digits, nesting without end
+            raise SeedError(f"{place}: not a seed task (a value in it cannot be read)") from None
         task = _task(row, place)
         for what, value, seen in (("id", task.id, ids), ("instruction", task.instruction, instructions)):
             if value in seen:
@@ -119,6 +121,8 @@ def _field(row: dict[str, Any], name: str, kind: type, place: str) -> Any:
         raise SeedError(f"{place}: field `{name}` is missing; expected {wanted}")
     if not isinstance(row[name], kind):
         raise SeedError(f"{place}, field `{name}`: expected {wanted}, found {_kind(row[name])}")
+    if kind is str and not row[name].isascii() and any("\ud800" <= c <= "\udfff" for c in row[name]):
+        raise SeedError(f"{place}, field `{name}`: holds half a character (a lone surrogate); write the whole one")
     return row[name]
 
 

@@ -34,12 +34,17 @@ class Workspace:
     def create(cls, path: Path, settings: config.Settings) -> Workspace:
         """A new workspace in `path`, which must not exist or be empty. Raises WorkspaceError otherwise, and
         SeedError where the settings' seeds cannot be used."""
-        if path.exists() and not path.is_dir():
-            raise WorkspaceError(f"{path}: is a file; name a new or empty directory")
-        if (path / config.FILE_NAME).exists():
-            raise WorkspaceError(f"{path}: is a workspace already; `selfinstruct-hub grow {path}` goes on with it")
-        if path.exists() and any(path.iterdir()):
-            raise WorkspaceError(f"{path}: is not empty; name a new or empty directory")
+        try:
+            if path.exists() and not path.is_dir():
+                raise WorkspaceError(f"{path}: is a file; name a new or empty directory")
+            if (path / config.FILE_NAME).exists():
+                raise WorkspaceError(
+                    f"{path}: is a workspace already; `selfinstruct-hub grow {path}` goes on with it"
+                )
+            if path.exists() and any(path.iterdir()):
+                raise WorkspaceError(f"{path}: is not empty; name a new or empty directory")
+        except OSError as error:
+            raise WorkspaceError(f"{path}: cannot be used ({error.strerror})") from None
         seeds.read(seeds.locate(settings.seeds, settings.language, path.absolute()))
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -51,13 +56,23 @@ class Workspace:
     @classmethod
     def at(cls, path: Path) -> Workspace:
         """The workspace in `path`. Raises WorkspaceError where there is none."""
-        if not path.is_dir():
-            raise WorkspaceError(f"{path}: no such directory; `selfinstruct-hub init {path}` makes a workspace")
-        if not (path / config.FILE_NAME).is_file():
-            raise WorkspaceError(
-                f"{path}: not a workspace ({config.FILE_NAME} is missing); `selfinstruct-hub init DIR` makes one"
-            )
+        try:
+            if not path.is_dir():
+                raise WorkspaceError(
+                    f"{path}: no such directory; `selfinstruct-hub init {path}` makes a workspace"
+                )
+            if not (path / config.FILE_NAME).is_file():
+                raise WorkspaceError(
+                    f"{path}: not a workspace ({config.FILE_NAME} is missing); `selfinstruct-hub init` makes one"
+                )
+        except OSError as error:
+            raise WorkspaceError(f"{path}: cannot be read ({error.strerror})") from None
         return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, as text that can be written anywhere."""
+        return self.path.resolve().name.encode("utf-8", "replace").decode()
 
     @property
     def pool_file(self) -> Path:
@@ -91,7 +106,8 @@ class Workspace:
     def open_pool(self, settings: config.Settings) -> Pool:
         """The pool, made and given its seeds the first time. Call with the lock held.
 
-        Raises SeedError where the seed file has changed since: a pool grows from one set of seeds.
+        A pool grows from one set of seeds, so later changes to our own seeds do not reach it. Raises
+        WorkspaceError where a seed file of the user's has changed since the first answer.
         """
         path = seeds.locate(settings.seeds, settings.language, self.path.absolute())
         tasks = seeds.read(path)
@@ -99,7 +115,10 @@ class Workspace:
         pool = Pool.open(self.pool_file) if self.pool_file.exists() else Pool.create(self.pool_file)
         try:
             if pool.meta("seeds") != fingerprint:
-                if pool.rounds():
+                answered = any(pool.cost(round_.number)[0] for round_ in pool.rounds())
+                if answered and settings.seeds is None:
+                    return pool
+                if answered:
                     raise WorkspaceError(
                         f"{path}: the seed tasks have changed since this pool was begun; restore them, or begin "
                         "a new workspace with `selfinstruct-hub init`"

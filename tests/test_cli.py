@@ -215,7 +215,7 @@ MISTAKES: dict[str, tuple[Any, list[str], int, str]] = {
         lambda p: write(p / "selfinstruct.yaml", "language: de\n"),
         ["grow", "{w}"],
         2,
-        "no seed tasks of ours for language `de`",
+        "`language`: expected 'en', got 'de'",
     ),
     "nothing at the endpoint": (
         lambda p: None,

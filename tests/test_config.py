@@ -42,6 +42,16 @@ def test_the_written_file_holds_every_setting_and_reads_back(tmp_path: Path) -> 
         ("decoding: 3", "`decoding`: "),
         ("decoding: {temperature: warm}", "`decoding.temperature`: expected auto or a number, got 'warm'"),
         ("decoding: {top_p: 1.0}", "`decoding.top_p`: expected less than 1, got 1.0"),
+        ("tasks: true", "`tasks`: expected a value, got true"),
+        ("decoding: {temperature: .inf}", "`decoding.temperature`: "),
+        ("novelty: {threshold: 1.0}", "`novelty.threshold`: expected less than 1"),
+        ("filters: {blocked_words: ['']}", "`filters.blocked_words`: "),
+        ("language: de", "`language`: expected 'en', got 'de'"),
+        ("endpoint: {url: 'http://h:99999'}", "`endpoint.url`: Port out of range"),
+        ("endpoint: {url: 'http://h/?token=x'}", "`endpoint.url`: expected a plain address"),
+        ("card: {license: 2024-13-01}", "a value in it cannot be read"),
+        ("tasks: " + "9" * 5000, "a value in it cannot be read"),
+        ("tasks: " + "[" * 3000, "a value in it cannot be read"),
         ("recipe: magic", "`recipe`: expected 'alpaca', got 'magic'"),
         ("endpoint: {url: gpu:8080}", "`endpoint.url`: expected a URL such as http://127.0.0.1:8080"),
         ("filters: {min_words: 9, max_words: 3}", "min_words is above max_words"),
@@ -59,10 +69,19 @@ def test_mistakes_are_named_in_one_line(tmp_path: Path, text: str, said: str) ->
 
 def test_a_password_in_the_url_is_refused_without_being_repeated(tmp_path: Path) -> None:
     path = tmp_path / "selfinstruct.yaml"
-    path.write_text("endpoint: {url: 'http://me:hunter2@gpu:8080'}\n")
-    with pytest.raises(ConfigError, match="credentials") as error:
-        config.load(path)
-    assert "hunter2" not in str(error.value)
+    for text in ("endpoint: {url: 'http://me:hunter2@gpu:8080'}", "endpoint: http://me:hunter2@gpu:8080"):
+        path.write_text(text + "\n")
+        with pytest.raises(ConfigError, match="`endpoint") as error:
+            config.load(path)
+        assert "hunter2" not in str(error.value)
+
+
+def test_on_and_off_are_words(tmp_path: Path) -> None:
+    path = tmp_path / "selfinstruct.yaml"
+    path.write_text("grammar: off\nfilters: {blocked_words: [on, yes]}\n")
+    settings = config.load(path)
+    assert settings.grammar == "off"
+    assert settings.filters.blocked_words == ["on", "yes"]
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:

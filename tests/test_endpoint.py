@@ -191,6 +191,24 @@ async def test_addresses_where_no_tgi_is() -> None:
         await TGIEndpoint.connect(server.url, model="other")
 
 
+async def test_a_server_that_is_still_loading_is_waited_for() -> None:
+    states = iter([503, 503, 200])
+    server = Server()
+    ready = server.info
+
+    async def info(request: web.Request) -> web.Response:
+        status = next(states)
+        return web.json_response(ready if status == 200 else {"error": "x"}, status=status)
+
+    server._info = info  # type: ignore[method-assign]
+    with running(server):
+        endpoint = await TGIEndpoint.connect(server.url)
+        await endpoint.close()
+        states = iter([503] * 9)
+        with pytest.raises(EndpointUnreachableError, match=r"is not ready \(HTTP 503"):
+            await TGIEndpoint.connect(server.url, attempts=2)
+
+
 async def test_the_session_is_closed_with_the_endpoint() -> None:
     with running(Server()) as server:
         async with opened(EndpointSettings(url=server.url)) as endpoint:

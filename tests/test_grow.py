@@ -312,3 +312,82 @@ def test_the_manifest_counts_what_the_pool_holds(tmp_path: Path) -> None:
     (told,) = status(space)["rounds"]
     for key in ("tasks", "rows", "candidates", "drops", "tokens", "parsed"):
         assert manifest["rounds"][0][key] == told[key]
+
+
+def test_settings_of_a_round_without_an_answer_can_be_mended(tmp_path: Path) -> None:
+    """A refused first request must not freeze the settings that made the endpoint refuse it."""
+    from aiohttp import web
+
+    from selfinstruct_hub.errors import EndpointRefusedError
+
+    server = Server()
+
+    def refuse(number: int) -> web.Response | None:
+        grammar = "grammar" in server.requests[number]["parameters"]
+        return (
+            web.json_response({"error": "no grammar", "error_type": "validation"}, status=422) if grammar else None
+        )
+
+    server.fault = refuse
+    with running(server):
+        space, settings = workspace(tmp_path / "w", server, grammar="on")
+        with pytest.raises(EndpointRefusedError, match="no grammar"):
+            run.grow(space, settings)
+        said: list[str] = []
+        mended = config.with_overrides(settings, {"grammar": "off"})
+        run.grow(space, mended, hooks=run.Hooks(notice=said.append))
+    assert said == []
+    assert status(space)["versions"] == ["v1.0.0"]
+
+
+def test_a_refusal_is_said_at_once_and_finished_answers_are_stored(tmp_path: Path) -> None:
+    """The first request is slow, the second refused: nobody waits for the whole of the first."""
+    import time
+
+    from aiohttp import web
+
+    from selfinstruct_hub.errors import EndpointRefusedError
+
+    server = Server(
+        delay=lambda n: 1.0 if n == 0 else 0.0, fault=lambda n: web.Response(status=400) if n == 1 else None
+    )
+    with running(server):
+        space, settings = workspace(tmp_path / "w", server, tasks=100)
+        started = time.monotonic()
+        with pytest.raises(EndpointRefusedError):
+            run.grow(space, settings)
+        assert time.monotonic() - started < 30
+    with Pool.open(space.pool_file) as pool:
+        assert pool.completion(1, 0, 0) is not None
+
+
+def test_a_model_that_brings_nothing_ends_the_run(tmp_path: Path) -> None:
+    with running(Server(answer=lambda prompt, parameters: ("", "eos_token"))) as server:
+        space, settings = workspace(tmp_path / "w", server, max_barren_requests=12)
+        (stopped,) = run.grow(space, settings)
+        assert stopped.outcome.limit == "saturation"
+        assert stopped.release is None
+        asked = len(server.requests)
+        assert 12 <= asked <= 12 + 4 * 32
+    (round_,) = status(space)["rounds"]
+    assert round_["completions"] == 12
+    assert round_["drops"] == {"missing_field": 12}
+
+
+def test_a_round_is_released_as_it_is_without_an_endpoint(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=60)
+        (stopped,) = run.grow(space, settings, max_requests=5)
+    enough = config.with_overrides(settings, {"tasks": stopped.outcome.accepted})
+    (done,) = run.grow(space, enough)  # the server is gone
+    assert done.release is not None
+    assert done.outcome.accepted == stopped.outcome.accepted
+
+
+def test_a_death_while_the_pool_is_made_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server)
+        (space.path / "pool.sqlite3.new").write_bytes(b"half")
+        (space.path / "pool.sqlite3.new-wal").write_bytes(b"half")
+        run.grow(space, settings)
+    assert {p.name for p in space.path.iterdir()} == {".lock", "pool.sqlite3", "releases", "selfinstruct.yaml"}

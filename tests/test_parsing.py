@@ -57,13 +57,23 @@ CASES = {
     ),
     "an instruction alone": (
         " Name a tree.\n\n###\n5. Instruction: Add them.\n5. Input: 1, 2\n5. Output: 3",
-        [B],  # the first might be an introduction: only what the prompt had prefilled is dropped so
+        [Candidate("Name a tree.", (), missing="output"), B],
     ),
     "an instruction alone, later": (
         FIRST
         + "###\n5. Instruction: Name a bird.\n\n###\n6. Instruction: Add them.\n6. Input: 1, 2\n6. Output: 3",
         [A, Candidate("Name a bird.", (), missing="output"), B],
     ),
+    "an unnumbered label inside an instruction": (
+        " Rewrite this note.\nInstruction: be brief\n4. Input: a\n4. Output: b",
+        [item("Rewrite this note.\nInstruction: be brief", "a", "b")],
+    ),
+    "an unnumbered label inside an output": (
+        " Write a mail.\n4. Input: None\n4. Output: Dear all,\nInstruction: follow me.\nBye\n###\n"
+        "5. Instruction: Add them.\n5. Input: 1, 2\n5. Output: 3",
+        [item("Write a mail.", "", "Dear all,\nInstruction: follow me.\nBye"), B],
+    ),
+    "the label once more": ("\nInstruction: Name a tree.\nInput: None\nOutput: Oak.", [A]),
     "separators between the fields": (
         " Name a tree.\n###\n4. Input: None\n###\n4. Output: Oak.\n###\nThe end.",
         [A],
@@ -129,3 +139,16 @@ def test_no_input_in_many_words(text: str) -> None:
 @pytest.mark.parametrize("text", ["None of the above", "0", "Nothing rhymes with orange.", "a", "<b>bold</b>"])
 def test_inputs_that_are_inputs(text: str) -> None:
     assert normalise_input(f" {text}\n") == text
+
+
+@pytest.mark.parametrize("run", ["\n4{}x", "###{}x", "\nOutput{}x", "\n4. Input{}", "\n**{}", "\n4.{}Instruction"])
+def test_a_model_that_writes_nothing_but_spaces_is_read_in_linear_time(run: str) -> None:
+    import time
+
+    seconds = []
+    for length in (20_000, 80_000):
+        started = time.perf_counter()
+        labelled_tasks(run.format(" " * length), prefilled="4. Instruction:")
+        seconds.append(time.perf_counter() - started)
+    # Quadratic time would be tens of seconds here; the bound leaves a slow machine a hundredfold.
+    assert seconds[1] < 2

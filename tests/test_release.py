@@ -180,6 +180,21 @@ def test_a_changed_shard_of_an_earlier_release_is_noticed(grown: Workspace, tmp_
             freeze(tmp_path, pool, pool.rounds()[1], grown.settings().card, "x")
 
 
+def test_a_release_of_which_nothing_was_rejected_loads(tmp_path: Path) -> None:
+    def good(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+        return " Name a tree that grows by the sea.\n4. Input: None\n4. Output: Pine.\n###\n", "eos_token"
+
+    with running(Server(answer=good)) as server:
+        space = Workspace.create(tmp_path / "w", config.Settings())
+        run.grow(space, config.with_overrides(space.settings(), {"tasks": 1, "endpoint.url": server.url}))
+    release = space.releases / "v1.0.0"
+    assert read_manifest(release)["rounds"][0]["drops"] == {}
+    for name in ("default", "messages", "provenance", "seeds"):
+        assert len(load(release, name)) == (175 if name == "seeds" else 1)
+    assert "`rejected`" not in (release / "README.md").read_text()
+    assert "'rejected'" not in (release / "loading_script.py").read_text()
+
+
 # The builder.
 
 

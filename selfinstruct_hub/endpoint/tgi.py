@@ -88,7 +88,7 @@ class TGIEndpoint:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         session = aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0))
         try:
-            info = await _info(session, url)
+            info = await _info(session, url, attempts)
             if model is not None and model != info["model_id"]:
                 raise EndpointRefusedError(
                     f"{shown(url)} serves {info['model_id']}, not {model}; change --model or the endpoint"
@@ -131,8 +131,7 @@ class TGIEndpoint:
             except aiohttp.ClientError as error:
                 failure = f"the connection failed ({_reason(error)})"
             if attempt < self._attempts:
-                backoff = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
-                await asyncio.sleep(pause if pause is not None else backoff * random.uniform(0.5, 1.5))
+                await asyncio.sleep(_backoff(attempt) if pause is None else pause)
         raise EndpointUnreachableError(
             f"{shown(self._url)} failed {self._attempts} times in a row, last with {failure}; "
             "what was answered is kept: start the same command again when the endpoint is well"
@@ -220,23 +219,32 @@ def shown(url: str) -> str:
     return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))
 
 
-async def _info(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+async def _info(session: aiohttp.ClientSession, url: str, attempts: int) -> dict[str, Any]:
     place = shown(url)
-    try:
-        async with session.get(
-            f"{url.rstrip('/')}/info", timeout=aiohttp.ClientTimeout(total=_INFO_TIMEOUT)
-        ) as answer:
-            content = await answer.read()
-            status = answer.status
-    except asyncio.TimeoutError:
-        raise EndpointUnreachableError(
-            f"{place} does not answer within {_INFO_TIMEOUT:.0f} s; is the server up, and is this its address?"
-        ) from None
-    except (aiohttp.ClientError, ValueError) as error:
-        raise EndpointUnreachableError(
-            f"{place} cannot be reached ({_reason(error)}); start the server, or leave --endpoint out to use "
-            "the embedded engine"
-        ) from None
+    for attempt in range(1, attempts + 1):
+        try:
+            async with session.get(
+                f"{url.rstrip('/')}/info", timeout=aiohttp.ClientTimeout(total=_INFO_TIMEOUT)
+            ) as answer:
+                content = await answer.read()
+                status = answer.status
+        except asyncio.TimeoutError:
+            raise EndpointUnreachableError(
+                f"{place} does not answer within {_INFO_TIMEOUT:.0f} s; is the server up, and is this its address?"
+            ) from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise EndpointUnreachableError(
+                f"{place} cannot be reached ({_reason(error)}); start the server, or leave --endpoint out to use "
+                "the embedded engine"
+            ) from None
+        if status not in _TRANSIENT:
+            break
+        if attempt == attempts:
+            raise EndpointUnreachableError(
+                f"{place} is not ready (HTTP {status}{_error_text(status, content)}); wait until it has loaded "
+                "its model and start again"
+            )
+        await asyncio.sleep(_backoff(attempt))
     if status in (401, 403):
         raise EndpointAuthError(f"{place} wants a key ({status}); set SELFINSTRUCT_API_KEY in the environment")
     try:
@@ -272,6 +280,12 @@ def _reason(error: Exception) -> str:
     if os_error is not None and os_error.strerror:
         return str(os_error.strerror)
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _backoff(attempt: int) -> float:
+    """Seconds to wait after the failed try number `attempt`, from 1: exponential, with jitter."""
+    pause: float = _FIRST_PAUSE * 2 ** (attempt - 1)
+    return min(_LONGEST_PAUSE, pause) * random.uniform(0.5, 1.5)
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -43,7 +43,7 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
         manifest=manifest,
         drops=drops.most_common(),
         models=sorted({model for round_ in manifest["rounds"] for model in round_["models"]}),
-        columns={name: list(columns) for name, columns in shards.COLUMNS.items()},
+        columns={name: list(shards.COLUMNS[name]) for name in published_configs(manifest)},
         recipe=recipes.named(manifest["recipe"]),
         tool_version=__version__,
     )
@@ -57,6 +57,14 @@ def cell(text: object) -> str:
     return re.sub(r"([\\`*_\[\]|#!~$])", r"\\\1", flat)
 
 
+def published_configs(manifest: dict[str, Any]) -> list[str]:
+    """The configs that have rows. `datasets` refuses to load one without, and nothing rejected is no fault."""
+    rows: Counter[str] = Counter()
+    for file in manifest["files"]:
+        rows[file.get("config", "")] += file.get("rows", 0)
+    return [name for name in shards.COLUMNS if rows[name]]
+
+
 def size_category(rows: int) -> str:
     """The Hub's size category for a number of rows."""
     return next((name for limit, name in _SIZES if rows < limit), "n>10M")
@@ -64,7 +72,8 @@ def size_category(rows: int) -> str:
 
 def _metadata(manifest: dict[str, Any], settings: CardSettings, title: str) -> dict[str, Any]:
     configs, infos = [], []
-    for name, columns in shards.COLUMNS.items():
+    for name in published_configs(manifest):
+        columns = shards.COLUMNS[name]
         files = [file for file in manifest["files"] if file.get("config") == name]
         config: dict[str, Any] = {"config_name": name}
         if name == "default":

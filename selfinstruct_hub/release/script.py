@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from selfinstruct_hub import assets
-from selfinstruct_hub.release import shards
+from selfinstruct_hub.release import card, shards
 
 FILE_NAME = "loading_script.py"
 _BLOCK = re.compile(r"(?<=^# >>> release).*?(?=^# <<< release)", re.MULTILINE | re.DOTALL)
@@ -16,7 +16,7 @@ _BLOCK = re.compile(r"(?<=^# >>> release).*?(?=^# <<< release)", re.MULTILINE | 
 def render(manifest: dict[str, Any]) -> str:
     """The script's text for the release that `manifest` describes."""
     files: dict[str, dict[str, list[str]]] = {}
-    for file in manifest["files"]:
+    for file in (file for file in manifest["files"] if file["config"] in card.published_configs(manifest)):
         files.setdefault(file["config"], {shards.SPLIT: []})[shards.SPLIT].append(file["path"])
     constants = {
         "VERSION": manifest["version"].removeprefix("v"),
@@ -25,7 +25,7 @@ def render(manifest: dict[str, Any]) -> str:
         "DESCRIPTION": f"{manifest['rows']} instruction rows, recipe {manifest['recipe']}.",
         "LICENSE": manifest["license"] or "",
         "FILES": files,
-        "FEATURES": shards.COLUMNS,
+        "FEATURES": {name: shards.COLUMNS[name] for name in files},
     }
     lines = []
     for name, value in constants.items():
