@@ -140,19 +140,23 @@ def grow(
             "endpoint.concurrency": concurrency,
         },
     )
-    with RunView() as view:
-        if settings.endpoint.url is None:
-            view.say("no endpoint is set: starting the embedded engine")
+    try:
+        with RunView() as view:
+            if settings.endpoint.url is None:
+                view.say("no endpoint is set: starting the embedded engine")
 
-        def connected(server: Any, in_flight: int) -> None:
-            view.say(f"{server.model} ({server.kind} {server.version}), {in_flight} requests in flight at most")
+            def connected(server: Any, in_flight: int) -> None:
+                view.say(
+                    f"{server.model} ({server.kind} {server.version}), {in_flight} requests in flight at most"
+                )
 
-        def finished(result: run.Finished) -> None:
-            outcome = result.outcome
-            if result.release is not None:
-                view.say(f"round {outcome.round.number}: {outcome.accepted} tasks, released as {result.release}")
+            def finished(result: run.Finished) -> None:
+                outcome = result.outcome
+                if result.release is not None:
+                    view.say(
+                        f"round {outcome.round.number}: {outcome.accepted} tasks, released as {result.release}"
+                    )
 
-        try:
             results = run.grow(
                 workspace,
                 settings,
@@ -161,8 +165,8 @@ def grow(
                 max_tokens=max_tokens,
                 hooks=run.Hooks(connected=connected, observe=view.observe, notice=view.say, finished=finished),
             )
-        except KeyboardInterrupt:
-            _interrupted(directory)
+    except KeyboardInterrupt:
+        _interrupted(directory)
     print_status(status_of(workspace))
     if results and (limit := results[-1].outcome.limit):
         outcome = results[-1].outcome

@@ -57,7 +57,7 @@ class RunView:
 
     def observe(self, progress: grow.Progress) -> None:
         rest = (
-            f"{progress.candidates} candidates, {progress.requests} requests, {progress.in_flight} in flight, "
+            f"{progress.candidates} candidates, {progress.requests} answers, {progress.in_flight} in flight, "
             f"{progress.generated_tokens:,} tokens"
         )
         if self._live:
@@ -121,6 +121,9 @@ def print_status(status: dict[str, Any]) -> None:
         console.print("no rounds yet", highlight=False)
         return
     console.print(rounds_table(status["rounds"]))
+    last = status["rounds"][-1]
+    if not last["complete"] and last["unjudged"]:
+        console.print(f"{last['unjudged']:,} more answers are stored and wait for their turn", highlight=False)
     if any(round_["drops"] for round_ in status["rounds"]):
         console.print()
         console.print(drops_table(status["rounds"]))
