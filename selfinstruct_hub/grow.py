@@ -14,42 +14,28 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from selfinstruct_hub import filters, recipes, sampling, versions
+from selfinstruct_hub import recipes, sampling, versions
 from selfinstruct_hub.config import Settings, flatten, publishable
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
-from selfinstruct_hub.errors import SeedError, UsageError
-from selfinstruct_hub.novelty import NoveltyGate
+from selfinstruct_hub.errors import UsageError
+from selfinstruct_hub.judging import Judge
+from selfinstruct_hub.plan import CHARACTERS_PER_TOKEN, demonstration_seeds, resolve
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import (
     Candidate,
     Completion,
     Decoding,
-    Drop,
     Request,
     Round,
-    Similarity,
-    Task,
     Verdict,
-    task_of,
 )
 
-# A tokenizer is not always at hand. Real ones need fewer tokens than this for any text of ours.
-_CHARACTERS_PER_TOKEN = 3
-_PROMPT_FRAME_CHARACTERS = 1600
-_MOST_IN_FLIGHT = 32
-# Its batch of 16, and a few waiting, so that a place is taken the moment it is free.
-_EMBEDDED_IN_FLIGHT = 20
+# Draws sent beyond the expected need: a few spare answers cost less than a round that waits for one more.
 _SLACK = 1.25
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 5.0  # for answers in flight when the endpoint has failed for good
 SATURATION = "saturation"
-# A model of a few hundred million parameters loses the thread of a long list.
-_EMBEDDED_TASKS_PER_REQUEST = 4
-# At temperature 1.0 it writes no sentences, and without a penalty every sixth answer runs in circles until its
-# tokens are used up (tests/benchmarks/acceptance.py shows the difference).
-_EMBEDDED_SAMPLING = {"temperature": 0.8, "top_p": 0.9, "frequency_penalty": 0.2}
 
 
 @dataclass
@@ -78,64 +64,6 @@ class RoundOutcome:
 
 Observe = Callable[[Progress], None]
 Notice = Callable[[str], None]
-
-
-def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
-    """Everything that decides a round's rows, with every `auto` replaced by what it means at this endpoint."""
-    recipe = recipes.named(settings.recipe)
-    context = endpoint.limits.max_total_tokens
-    set_tasks = settings.tasks_per_request
-    most = _EMBEDDED_TASKS_PER_REQUEST if endpoint.embedded else recipe.tasks_per_request
-    fits = context // 2 // recipe.tokens_per_task if context else most
-    per_request = max(1, min(most, fits)) if isinstance(set_tasks, str) else set_tasks
-    set_tokens = settings.decoding.max_new_tokens
-    natural = min(recipe.max_new_tokens, recipe.tokens_per_task * per_request)
-    max_new_tokens = natural if isinstance(set_tokens, str) else set_tokens
-    set_characters = settings.demonstrations.max_characters
-    max_characters = None if isinstance(set_characters, str) else set_characters
-    if max_characters is None and context:
-        prompt_tokens = min(context - max_new_tokens, endpoint.limits.max_input_tokens or context)
-        room = prompt_tokens * _CHARACTERS_PER_TOKEN - _PROMPT_FRAME_CHARACTERS
-        max_characters = max(0, room // settings.demonstrations.human)
-    blocked = settings.filters.blocked_words
-    return {
-        "recipe": settings.recipe,
-        "language": settings.language,
-        "seed": settings.seed,
-        "tasks_per_request": per_request,
-        "grammar": endpoint.embedded if settings.grammar == "auto" else settings.grammar == "on",
-        "demonstrations": {
-            "human": settings.demonstrations.human,
-            "max_characters": max_characters,
-        },
-        "decoding": {
-            **settings.decoding.model_dump(),
-            **_sampling(settings, recipe, embedded=endpoint.embedded),
-            "max_new_tokens": max_new_tokens,
-        },
-        "filters": {
-            **settings.filters.model_dump(),
-            "blocked_words": list(recipe.blocked_words) if blocked is None else blocked,
-        },
-        "novelty": settings.novelty.model_dump(),
-    }
-
-
-def _sampling(settings: Settings, recipe: recipes.Recipe, *, embedded: bool) -> dict[str, Any]:
-    papers = {"temperature": recipe.temperature, "top_p": recipe.top_p, "frequency_penalty": None}
-    natural = _EMBEDDED_SAMPLING if embedded else papers
-    chosen = {name: getattr(settings.decoding, name) for name in natural}
-    return {name: natural[name] if value == "auto" else value for name, value in chosen.items()}
-
-
-def concurrency(settings: Settings, endpoint: Endpoint) -> int:
-    """Requests in flight: as set, or what the endpoint allows with a tenth of its places left to others."""
-    allowed = endpoint.limits.max_concurrent_requests
-    wanted = settings.endpoint.concurrency
-    if wanted == "auto":
-        wanted = _EMBEDDED_IN_FLIGHT if endpoint.embedded else _MOST_IN_FLIGHT
-        return max(1, min(wanted, allowed * 9 // 10)) if allowed else wanted
-    return min(wanted, allowed) if allowed else wanted
 
 
 def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, notice: Notice) -> Round:
@@ -177,7 +105,7 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
         settings=resolved,
         asked=publishable(settings).model_dump(),
     )
-    _demonstration_seeds(pool.seeds(), resolved)  # refuse before the round exists
+    demonstration_seeds(pool.seeds(), resolved)  # refuse before the round exists
     if untouched:
         pool.restart_round(new)
     else:
@@ -264,51 +192,6 @@ async def _let_finish(draws: Iterable[asyncio.Task[list[Candidate]]]) -> None:
         await asyncio.wait(pending, timeout=_GRACE_SECONDS)
 
 
-class Judge:
-    """Gives every candidate its verdict: rules first, then novelty against seeds and accepted tasks."""
-
-    def __init__(self, round_: Round, gate: NoveltyGate, accepted: int) -> None:
-        self._round = round_
-        self._gate = gate
-        self._accepted = accepted
-        self._threshold: float = round_.settings["novelty"]["threshold"]
-        rules = round_.settings["filters"]
-        self._rules = filters.Rules(**{**rules, "blocked_words": tuple(rules["blocked_words"])})
-
-    @classmethod
-    def resumed(cls, pool: Pool, round_: Round) -> Judge:
-        """A judge who knows the seeds and everything that the pool has accepted so far."""
-        gate = NoveltyGate(round_.settings["novelty"]["most_similar"])
-        gate.extend((task.id, task.instruction) for task in pool.seeds())
-        for earlier in range(1, round_.number + 1):
-            for verdict in pool.verdicts(earlier, accepted=True):
-                assert verdict.task is not None
-                gate.add(verdict.task.id, verdict.task.instruction)
-        return cls(round_, gate, pool.accepted_count(round_.number))
-
-    def draw(self, number: int, candidates: Sequence[Candidate]) -> list[Verdict]:
-        """The verdicts on one draw's candidates, in order."""
-        return [self._verdict(number, position, candidate) for position, candidate in enumerate(candidates)]
-
-    def _verdict(self, number: int, position: int, candidate: Candidate) -> Verdict:
-        verdict = Verdict(round=self._round.number, number=number, position=position, candidate=candidate)
-        instances, drop = filters.judge(candidate, self._rules)
-        if drop:
-            return replace(verdict, drop=drop)
-        assert candidate.instruction is not None
-        similarity = self._gate.compare(candidate.instruction)
-        if similarity.score > self._threshold:
-            drop = _too_similar(similarity)
-        elif self._accepted >= self._round.wanted:
-            drop = Drop("surplus", "the round was complete")
-        if drop:
-            return replace(verdict, drop=drop, similarity=similarity)
-        task = task_of(candidate, instances)
-        self._gate.add(task.id, task.instruction)
-        self._accepted += 1
-        return replace(verdict, task=task, similarity=similarity)
-
-
 class _Draws:
     """Turns a draw's number into candidates: demonstrations, recipe, completions stored before they are read."""
 
@@ -318,7 +201,7 @@ class _Draws:
         self._endpoint = endpoint
         self._budget = budget
         self._places = asyncio.Semaphore(in_flight)
-        self._seeds = _demonstration_seeds(pool.seeds(), round_.settings)
+        self._seeds = demonstration_seeds(pool.seeds(), round_.settings)
         self._recipe = recipes.named(round_.settings["recipe"])
         self._plan = recipes.Plan(
             tasks_per_request=round_.settings["tasks_per_request"],
@@ -361,7 +244,7 @@ class _Draws:
         if stored := self._pool.completion(request.round, request.number, request.call):
             self._count(stored[1])
             return stored[1]
-        prompt_tokens = math.ceil(len(request.prompt) / _CHARACTERS_PER_TOKEN)
+        prompt_tokens = math.ceil(len(request.prompt) / CHARACTERS_PER_TOKEN)
         self.in_flight += 1
         try:
             async with self._places, self._budget.request(prompt_tokens + request.decoding.max_new_tokens):
@@ -422,30 +305,12 @@ class Run:
         pool.set_meta("run", None)
 
 
-def _demonstration_seeds(seeds: Sequence[Task], settings: Any) -> list[Task]:
-    """The seeds short enough to be shown. Raises SeedError where they are fewer than a prompt shows."""
-    human, longest = settings["demonstrations"]["human"], settings["demonstrations"]["max_characters"]
-    short = [task for task in seeds if longest is None or sampling.length(task) <= longest]
-    if len(short) < human:
-        why = f" of at most {longest} characters" if longest is not None else ""
-        raise SeedError(
-            f"a prompt shows {human} seed tasks, and there are {len(short)}{why}; add seeds, or lower "
-            "`demonstrations.human`, `tasks_per_request` or `decoding.max_new_tokens`"
-        )
-    return short
-
-
 def _draws_needed(progress: Progress, judged: int, per_request: int, in_flight: int) -> int:
     """How many draws may be unjudged at a time: enough to keep the endpoint busy behind a slow answer, but
     near the end no more than the tasks still missing will take, so that few answers are paid for nothing."""
     expected = (progress.accepted + per_request / 2) / (judged + 1)  # accepted tasks a draw, half at first
     needed = math.ceil(_SLACK * (progress.wanted - progress.accepted) / expected)
     return max(1, min(4 * in_flight, needed))
-
-
-def _too_similar(similarity: Similarity) -> Drop:
-    nearest = similarity.nearest[0]
-    return Drop("too_similar", f"ROUGE-L {nearest.score:.3f} with {nearest.id}")
 
 
 def _progress_of(pool: Pool, round_: Round) -> Progress:

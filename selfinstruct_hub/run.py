@@ -12,7 +12,8 @@ from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget
 from selfinstruct_hub.endpoint.connect import opened
-from selfinstruct_hub.grow import Observe, RoundOutcome, Run, concurrency, grow_round, next_round, spent
+from selfinstruct_hub.grow import Observe, RoundOutcome, Run, grow_round, next_round, spent
+from selfinstruct_hub.plan import concurrency
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.workspace import Workspace
 

@@ -23,6 +23,8 @@ ROOMS = [
         "workspace",
         "local",
         "endpoint",
+        "plan",
+        "judging",
         "grow",
         "release",
         "status",
