@@ -21,7 +21,7 @@ from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
 from selfinstruct_hub.errors import UsageError
 from selfinstruct_hub.judging import Judge
-from selfinstruct_hub.plan import CHARACTERS_PER_TOKEN, demonstration_seeds, resolve
+from selfinstruct_hub.plan import demonstration_seeds, resolve
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import (
     Candidate,
@@ -30,6 +30,7 @@ from selfinstruct_hub.records import (
     Request,
     Round,
     Verdict,
+    estimated_tokens,
 )
 
 # Draws sent beyond the expected need: a few spare answers cost less than a round that waits for one more.
@@ -130,8 +131,8 @@ async def grow_round(
     next call goes on from it.
     """
     judge = Judge.resumed(pool, round_)
-    draws = _Draws(pool, round_, endpoint, in_flight, budget)
     progress = _progress_of(pool, round_)
+    draws = _Draws(pool, round_, endpoint, in_flight, budget, progress)
     number = pool.judged_draws(round_.number)
     barren = 0  # draws in a row that brought no accepted task
     limit: str | None = None
@@ -143,13 +144,10 @@ async def grow_round(
                 raise failure
             exhausted = any(task.done() and task.exception() for task in running.values())
             ahead = _draws_needed(progress, number, round_.settings["tasks_per_request"], in_flight)
-            while not exhausted and len(running) < ahead and draws.in_flight < in_flight:
+            while not exhausted and len(running) < ahead and progress.in_flight < in_flight:
                 following = number + len(running)
                 running[following] = asyncio.create_task(draws.candidates(following))
-                await asyncio.sleep(0)  # lets it reach the endpoint, so that draws.in_flight counts it
-            progress.in_flight = draws.in_flight
-            progress.requests = draws.answered
-            progress.generated_tokens = draws.generated_tokens
+                await asyncio.sleep(0)  # lets it reach the endpoint, so that progress.in_flight counts it
             observe(progress)
             if not running[number].done():
                 pending = [task for task in running.values() if not task.done()]
@@ -175,7 +173,6 @@ async def grow_round(
         for task in running.values():
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
-        progress.in_flight = 0
         observe(progress)
     return RoundOutcome(round_, progress.accepted, limit)
 
@@ -193,9 +190,18 @@ async def _let_finish(draws: Iterable[asyncio.Task[list[Candidate]]]) -> None:
 
 
 class _Draws:
-    """Turns a draw's number into candidates: demonstrations, recipe, completions stored before they are read."""
+    """Turns a draw's number into candidates: demonstrations, recipe, completions stored before they are read.
+    Answers and requests in flight are counted into `progress`."""
 
-    def __init__(self, pool: Pool, round_: Round, endpoint: Endpoint, in_flight: int, budget: Budget) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        round_: Round,
+        endpoint: Endpoint,
+        in_flight: int,
+        budget: Budget,
+        progress: Progress,
+    ) -> None:
         self._pool = pool
         self._round = round_
         self._endpoint = endpoint
@@ -208,10 +214,7 @@ class _Draws:
             use_grammar=round_.settings["grammar"],
             decoding=Decoding.from_dict(round_.settings["decoding"]),
         )
-        self.in_flight = 0
-        counts = pool.counts(round_.number)
-        self.answered: int = counts["completions"]
-        self.generated_tokens: int = counts["tokens"]["generated"]
+        self._progress = progress
 
     async def candidates(self, number: int) -> list[Candidate]:
         shown = sampling.demonstrations(
@@ -244,8 +247,8 @@ class _Draws:
         if stored := self._pool.completion(request.round, request.number, request.call):
             self._count(stored[1])
             return stored[1]
-        prompt_tokens = math.ceil(len(request.prompt) / CHARACTERS_PER_TOKEN)
-        self.in_flight += 1
+        prompt_tokens = estimated_tokens(len(request.prompt))
+        self._progress.in_flight += 1
         try:
             async with self._places, self._budget.request(prompt_tokens + request.decoding.max_new_tokens):
                 completion = await self._endpoint.complete(request.prompt, request.decoding)
@@ -255,13 +258,13 @@ class _Draws:
                     (completion.prompt_tokens or prompt_tokens) + (completion.generated_tokens or 0)
                 )
         finally:
-            self.in_flight -= 1
+            self._progress.in_flight -= 1
         self._count(completion)
         return completion
 
     def _count(self, completion: Completion) -> None:
-        self.answered += 1
-        self.generated_tokens += completion.generated_tokens or 0
+        self._progress.requests += 1
+        self._progress.generated_tokens += completion.generated_tokens or 0
 
 
 def spent(pool: Pool, first_round: int) -> tuple[int, int]:

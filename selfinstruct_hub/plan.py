@@ -12,10 +12,8 @@ from selfinstruct_hub import recipes, sampling
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.errors import SeedError
-from selfinstruct_hub.records import Task
+from selfinstruct_hub.records import CHARACTERS_PER_TOKEN, Task
 
-# A tokenizer is not always at hand. Real ones need fewer tokens than this for any text of ours.
-CHARACTERS_PER_TOKEN = 3
 _PROMPT_FRAME_CHARACTERS = 1600
 _MOST_IN_FLIGHT = 32
 # Its batch of 16, and a few waiting, so that a place is taken the moment it is free.

@@ -15,6 +15,7 @@ from typing import Any
 
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.records import (
+    CHARACTERS_PER_TOKEN,
     Candidate,
     Completion,
     Decoding,
@@ -153,9 +154,9 @@ class Pool:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    def _rows(self, query: str, *values: Any, **named: Any) -> list[tuple[Any, ...]]:
         with _errors_named(self.path):
-            return self._db.execute(query, values).fetchall()
+            return self._db.execute(query, named or values).fetchall()
 
     def check(self) -> None:
         """Reads the whole file. Raises PoolError where it is damaged."""
@@ -279,12 +280,13 @@ class Pool:
 
     def cost(self, round_number: int) -> tuple[int, int]:
         """(requests answered, their tokens) of a round, judged or not: what a budget counts. Where the endpoint
-        did not tell the prompt's tokens, one for every three characters."""
+        did not tell the prompt's tokens, the same estimate that was booked when it was asked."""
         ((requests, tokens),) = self._rows(
-            "SELECT count(*), sum(coalesce(prompt_tokens, (length(prompt) + 2) / 3)"
+            "SELECT count(*), sum(coalesce(prompt_tokens, (length(prompt) + :c - 1) / :c)"
             " + coalesce(generated_tokens, 0))"
-            " FROM completions WHERE round = ?",
-            round_number,
+            " FROM completions WHERE round = :round",
+            round=round_number,
+            c=CHARACTERS_PER_TOKEN,
         )
         return int(requests), int(tokens or 0)
 

@@ -18,6 +18,15 @@ FINISH_STOP = "stop"  # a stop sequence matched
 FINISH_EOS = "eos"  # the model ended by itself
 
 
+# A tokenizer is not always at hand. Real ones need fewer tokens than this for any text of ours.
+CHARACTERS_PER_TOKEN = 3
+
+
+def estimated_tokens(characters: int) -> int:
+    """Tokens that a text of so many characters is taken to have where nobody has counted them."""
+    return -(-characters // CHARACTERS_PER_TOKEN)
+
+
 def canonical_json(value: Any) -> str:
     """`value` as JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -115,7 +115,7 @@ def _package_complete_rounds(workspace: Workspace, pool: Pool, settings: Setting
     """Packages rounds that were complete when an earlier start died; returns those that had no release."""
     packaged = []
     for round_ in pool.rounds():
-        if round_.complete and not (workspace.releases / round_.version / release.MANIFEST).is_file():
+        if round_.complete and not workspace.is_released(round_.version):
             frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
             packaged.append(Finished(RoundOutcome(round_, pool.accepted_count(round_.number)), frozen))
     return packaged

@@ -40,6 +40,6 @@ def status(workspace: Workspace) -> dict[str, Any]:
             )
             result["tasks"] += counts["tasks"]
             result["rows"] += counts["rows"]
-            if (workspace.releases / round_.version / "manifest.json").is_file():
+            if workspace.is_released(round_.version):
                 result["versions"].append(round_.version)
     return result

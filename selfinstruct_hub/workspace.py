@@ -21,7 +21,13 @@ from selfinstruct_hub.errors import PoolError, WorkspaceBusyError, WorkspaceErro
 from selfinstruct_hub.pool import FILE_NAME as POOL_FILE
 from selfinstruct_hub.pool import Pool
 
+MANIFEST = "manifest.json"  # written last, so a folder that has one is a whole release
 _LOCK_FILE = ".lock"
+
+
+def is_release(folder: Path) -> bool:
+    """Whether `folder` holds a whole release."""
+    return (folder / MANIFEST).is_file()
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,10 @@ class Workspace:
     @property
     def releases(self) -> Path:
         return self.path / "releases"
+
+    def is_released(self, version: str) -> bool:
+        """Whether `version` is frozen."""
+        return is_release(self.releases / version)
 
     def settings(self) -> config.Settings:
         """The settings as they stand in the file."""

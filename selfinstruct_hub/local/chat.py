@@ -115,42 +115,38 @@ def continue_last(prompt: str, messages: list[dict[str, str]]) -> str:
 
 
 def completion(generation: Generation, model_id: str, version: str, *, logprobs: bool) -> dict[str, Any]:
-    return {
-        "object": "chat.completion",
-        "id": "",
-        "created": int(time.time()),
-        "model": model_id,
-        "system_fingerprint": f"{version}-{FINGERPRINT}",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": generation.text},
-                "logprobs": _logprobs(generation.tokens) if logprobs else None,
-                "finish_reason": finish_reason(generation),
-            }
-        ],
-        "usage": usage(generation),
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": generation.text},
+        "logprobs": _logprobs(generation.tokens) if logprobs else None,
+        "finish_reason": finish_reason(generation),
     }
+    return _envelope("chat.completion", model_id, version, choice, usage(generation))
 
 
 def chunk(
     token: Token, model_id: str, version: str, *, finish_reason: str | None, logprobs: bool
 ) -> dict[str, Any]:
+    choice = {
+        "index": 0,
+        "delta": {"role": "assistant", "content": "" if token.special else token.text},
+        "logprobs": _logprobs([token]) if logprobs else None,
+        "finish_reason": finish_reason,
+    }
+    return _envelope("chat.completion.chunk", model_id, version, choice, None)
+
+
+def _envelope(
+    kind: str, model_id: str, version: str, choice: dict[str, Any], used: dict[str, int] | None
+) -> dict[str, Any]:
     return {
-        "object": "chat.completion.chunk",
+        "object": kind,
         "id": "",
         "created": int(time.time()),
         "model": model_id,
         "system_fingerprint": f"{version}-{FINGERPRINT}",
-        "choices": [
-            {
-                "index": 0,
-                "delta": {"role": "assistant", "content": "" if token.special else token.text},
-                "logprobs": _logprobs([token]) if logprobs else None,
-                "finish_reason": finish_reason,
-            }
-        ],
-        "usage": None,
+        "choices": [choice],
+        "usage": used,
     }
 
 

@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from selfinstruct_hub.errors import LocalEngineError, ModelNotFoundError
+from selfinstruct_hub.local.runtime import PACKAGE_PARENT
 
 START_SECONDS = 180.0
 STOP_SECONDS = 10.0
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 class LocalServer:
@@ -66,7 +66,7 @@ class LocalServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - read when the child dies, closed in stop()
         self._process = subprocess.Popen(
             self._command(),
-            cwd=_PACKAGE_PARENT,  # so that a checkout is found, and no file of the user's directory is imported
+            cwd=PACKAGE_PARENT,  # so that a checkout is found, and no file of the user's directory is imported
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -21,8 +21,8 @@ from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Round
 from selfinstruct_hub.release import card, script, shards
+from selfinstruct_hub.workspace import MANIFEST, is_release
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 
 
@@ -35,7 +35,7 @@ def freeze(releases: Path, pool: Pool, round_: Round, card_settings: config.Card
     """
     assert round_.complete, "only a complete round is frozen"
     target = releases / round_.version
-    if (target / MANIFEST).is_file():
+    if is_release(target):
         return target
     if target.exists():
         raise ReleaseError(f"{target}: is no release ({MANIFEST} is missing); move it away and start again")
@@ -115,7 +115,7 @@ def _known_shards(releases: Path, rounds: list[Round]) -> dict[str, tuple[Path, 
     known: dict[str, tuple[Path, dict[str, Any]]] = {}
     for round_ in rounds[:-1]:
         folder = releases / round_.version
-        if (folder / MANIFEST).is_file():
+        if is_release(folder):
             for file in read_manifest(folder)["files"]:
                 if "config" in file:
                     known[file["path"]] = (folder / file["path"], file)

@@ -15,9 +15,10 @@ _BLOCK = re.compile(r"(?<=^# >>> release).*?(?=^# <<< release)", re.MULTILINE | 
 
 def render(manifest: dict[str, Any]) -> str:
     """The script's text for the release that `manifest` describes."""
-    files: dict[str, dict[str, list[str]]] = {}
-    for file in (file for file in manifest["files"] if file["config"] in card.published_configs(manifest)):
-        files.setdefault(file["config"], {shards.SPLIT: []})[shards.SPLIT].append(file["path"])
+    files = {
+        name: {shards.SPLIT: [file["path"] for file in manifest["files"] if file["config"] == name]}
+        for name in card.published_configs(manifest)
+    }
     constants = {
         "VERSION": manifest["version"].removeprefix("v"),
         "RELEASE": manifest["release"],
