@@ -37,6 +37,23 @@ class RecipeName(str, Enum):
     """Recipes that there are."""
 
     alpaca = "alpaca"
+    self_instruct = "self-instruct"
+
+
+class FormatName(str, Enum):
+    """Files of other projects."""
+
+    auto = "auto"
+    seed_tasks = "seed_tasks"
+    machine_generated_instructions = "machine_generated_instructions"
+    machine_generated_instances = "machine_generated_instances"
+    all_generated_instances = "all_generated_instances"
+    gpt3_finetuning_data = "gpt3_finetuning_data"
+    regen = "regen"
+    alpaca_data = "alpaca_data"
+    messages = "messages"
+    prompt_completion = "prompt_completion"
+    conversations = "conversations"
 
 
 class Api(str, Enum):
@@ -65,9 +82,19 @@ def root(
 def init(
     directory: Directory,
     recipe: Annotated[RecipeName, typer.Option(help="How tasks are asked for.")] = RecipeName.alpaca,
-    language: Annotated[str, typer.Option(help="ISO 639 code of the tasks' language.")] = "en",
+    language: Annotated[
+        str, typer.Option(help="ISO 639 code of the tasks' language; en and zh come with seeds and prompts.")
+    ] = "en",
+    domain: Annotated[
+        str | None, typer.Option(metavar="TEXT", help='What all tasks must be about, such as "medicine".')
+    ] = None,
     seeds: Annotated[
-        Path | None, typer.Option(help="A JSONL of your own seed tasks.", show_default="those we bring")
+        str | None,
+        typer.Option(
+            metavar="PATH|ID",
+            help="Your own seed tasks: a JSONL, a dataset folder, or a dataset on the Hub.",
+            show_default="those we bring",
+        ),
     ] = None,
 ) -> None:
     """Make a workspace: DIR/selfinstruct.yaml, every setting with its default and a comment."""
@@ -79,8 +106,9 @@ def init(
         {
             "recipe": recipe.value,
             "language": language,
+            "domain": domain,
             # Settings are relative to the workspace; what is typed is relative to the working directory.
-            "seeds": _relative(seeds, directory) if seeds else None,
+            "seeds": _relative(Path(seeds), directory) if seeds and Path(seeds).exists() else seeds,
         },
     )
     workspace = Workspace.create(directory, settings)
@@ -119,7 +147,7 @@ def grow(
 
     Options override DIR/selfinstruct.yaml for this run. Started again, it goes on where it stopped.
 
-    Exit code 3: a budget stopped it early, and everything is kept.
+    Exit code 3: a budget or saturation stopped it early, and everything is kept.
     """
     from selfinstruct_hub import config, run
     from selfinstruct_hub.grow import SATURATION
@@ -170,6 +198,12 @@ def grow(
     print_status(status_of(workspace))
     if results and (limit := results[-1].outcome.limit):
         outcome = results[-1].outcome
+        if limit == SATURATION and outcome.detail:
+            _warn(
+                f"stopped by saturation: {outcome.detail}. Everything is kept; other seeds, another model or "
+                "another domain bring new tasks, and the limits are under `saturation` in selfinstruct.yaml"
+            )
+            raise typer.Exit(STOPPED_EARLY)
         if limit == SATURATION:
             _warn(
                 f"stopped: {settings.max_barren_requests} requests in a row brought no accepted task; "
@@ -203,6 +237,66 @@ def status(
         from selfinstruct_hub.show import print_status
 
         print_status(found)
+
+
+@app.command(name="import", epilog=_EXAMPLE + "selfinstruct-hub import my-tasks alpaca_data.json")
+def import_(
+    directory: Directory,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL or JSON.", show_default=False)],
+    format: Annotated[FormatName, typer.Option(help="What the file is; auto finds out.")] = FormatName.auto,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that are broken.")] = False,
+) -> None:
+    """Add the tasks of a file of Self-Instruct, Alpaca or a trainer, as a round of its own.
+
+    Every row passes the rules and the novelty gate, like what a model writes; the verdicts are printed. Stopped
+    before it is through, it adds nothing.
+    """
+    from selfinstruct_hub.exchange import import_file
+    from selfinstruct_hub.show import CountView, print_import
+    from selfinstruct_hub.workspace import Workspace
+
+    try:
+        with CountView("judged") as view:
+            result = import_file(
+                Workspace.at(directory), file, format=format.value, skip_bad=skip_bad, observe=view.observe
+            )
+    except KeyboardInterrupt:
+        _warn("interrupted; nothing was imported")
+        raise typer.Exit(INTERRUPTED) from None
+    for said in result.bad:
+        _warn(f"left out: {said}")
+    print_import(result)
+    if not result.tasks:
+        _warn("error: no row passed, so nothing was imported; the reasons are above")
+        raise typer.Exit(1)
+
+
+@app.command(epilog=_EXAMPLE + "selfinstruct-hub export my-tasks alpaca_data.json --format alpaca_data")
+def export(
+    directory: Directory,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to write; - for standard output.", show_default=False)
+    ],
+    format: Annotated[FormatName, typer.Option(help="What to write.", show_default=False)],
+    seeds: Annotated[bool, typer.Option("--seeds", help="Write the seed tasks too, first.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+) -> None:
+    """Write the accepted tasks of all complete rounds as a file of Self-Instruct, Alpaca or a trainer."""
+    from selfinstruct_hub.errors import UsageError
+    from selfinstruct_hub.exchange import STDOUT, export_file
+    from selfinstruct_hub.workspace import Workspace
+
+    if format is FormatName.auto:
+        raise UsageError("--format auto is for reading; name the format to write")
+    written = export_file(Workspace.at(directory), file, format.value, with_seeds=seeds, overwrite=force)
+    said = f"wrote {written.rows:,} rows of {format.value}" + ("" if file == STDOUT else f" to {file}")
+    if written.duplicates:
+        said += f"; {written.duplicates:,} repeated ones left out"
+    if written.without_instances:
+        said += f"; {written.without_instances:,} tasks without instances left out"
+    if written.inexact:
+        said += f"; in {written.inexact:,} rows a reader cannot tell instruction and input apart"
+    _warn(said)
 
 
 @app.command(epilog=_EXAMPLE + "selfinstruct-hub serve --port 8080")

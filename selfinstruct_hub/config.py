@@ -30,10 +30,30 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=False, validate_default=True, allow_inf_nan=False)
 
 
-class Demonstrations(_Section):
-    """The tasks shown in a prompt."""
+class SeedDataset(_Section):
+    """How a dataset of seeds is read, where `seeds` names one. The last five name its columns."""
 
-    human: int = Field(3, ge=1, description="seed tasks shown in each prompt")
+    config: str | None = Field(None, description="its configuration; null: the only or default one")
+    split: str = Field("train", description="its split")
+    revision: str | None = Field(None, description="branch, tag or commit on the Hub; null: the newest")
+    limit: int | None = Field(1000, ge=1, description="rows taken, from the top; null: all")
+    instruction: _Word = Field("instruction", description="column with the instruction")
+    input: _Word | None = Field("input", description="column with the input; null: none")
+    output: _Word = Field("output", description="column with the answer")
+    is_classification: _Word | None = Field(None, description="column that says whether it is classification")
+    id: _Word | None = Field(None, description="column with ids of your own; null: numbered")
+
+
+class Demonstrations(_Section):
+    """The tasks shown in the prompt that asks for new ones."""
+
+    human: Auto | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="seed tasks in each prompt; auto: the recipe's, alpaca 3, self-instruct 6"
+    )
+    machine: Auto | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="tasks of earlier rounds (seeds while there are none); auto: alpaca 0, self-instruct 2",
+    )
     max_characters: Auto | Annotated[int, Field(ge=200)] = Field(
         "auto",
         description="longer seed tasks are not shown; auto: what fits the endpoint's context",
@@ -41,7 +61,7 @@ class Demonstrations(_Section):
 
 
 class DecodingSettings(_Section):
-    """How completions are sampled. null leaves a parameter out of the request."""
+    """How the completions that write new tasks are sampled. null leaves a parameter out of the request."""
 
     temperature: Auto | Annotated[float, Field(gt=0)] | None = Field(
         "auto",
@@ -53,20 +73,44 @@ class DecodingSettings(_Section):
     top_k: int | None = Field(None, gt=0, description="null means the whole vocabulary")
     repetition_penalty: float | None = Field(None, gt=0, description="1.0 is neutral")
     frequency_penalty: Auto | Annotated[float, Field(gt=0, le=2)] | None = Field(
-        "auto", description="above 0, up to 2; auto: null, 0.2 for the embedded engine"
+        "auto",
+        description="above 0, up to 2; auto: null for alpaca, 0.2 for self-instruct and the embedded engine",
     )
     max_new_tokens: Auto | Annotated[int, Field(gt=0)] = Field(
-        "auto", description="tokens a completion may have; auto: 150 a task asked for, at most 3072"
+        "auto",
+        description="tokens it may have; auto: alpaca 150 a task, at most 3072; self-instruct 60 a task, 1024",
+    )
+
+
+class SelfInstructSettings(_Section):
+    """What only the recipe self-instruct has: the steps after the one that writes instructions."""
+
+    only_classification: bool = Field(False, description="ask for classification tasks, and keep no others")
+    classification_demonstrations: Auto | Annotated[int, Field(ge=2)] = Field(
+        "auto", description="seeds shown when asking whether it is classification; auto: 31, 8 (embedded engine)"
+    )
+    instance_demonstrations: Auto | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="seeds shown when asking for instances; auto: 16 label-first, 11 others, 4 (embedded)"
+    )
+    instance_temperature: Auto | Annotated[float, Field(gt=0)] | None = Field(
+        "auto", description="null: greedy; auto: greedy as in the paper, 0.7 for the embedded engine"
+    )
+    instance_max_new_tokens: Auto | Annotated[int, Field(gt=0)] = Field(
+        "auto", description="tokens that a task's instances may have; auto: 350, 250 (embedded engine)"
     )
 
 
 class Filters(_Section):
     """The rules a candidate must pass before its novelty is measured."""
 
-    min_words: int = Field(4, ge=1, description="words an instruction must have (both papers drop 3 or fewer)")
-    max_words: int = Field(150, ge=1, description="words an instruction may have")
+    min_words: Auto | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="words (Chinese: characters) an instruction must have; auto: 4, as in both papers"
+    )
+    max_words: Auto | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="words (Chinese: characters) it may have; auto: 150, 300 for Chinese"
+    )
     blocked_words: list[_Word] | None = Field(
-        None, description="words a text model cannot act on; null: the recipe's own list"
+        None, description="words a text model cannot act on; null: the recipe's and the language's lists"
     )
     max_instances: int = Field(5, ge=1, description="instances a task may keep")
     max_repeated_share: _Share | None = Field(
@@ -82,6 +126,17 @@ class Novelty(_Section):
         0.7, ge=0, lt=1, description="a candidate whose highest score is above this is dropped"
     )
     most_similar: int = Field(10, ge=1, le=100, description="neighbours kept with their scores")
+
+
+class Saturation(_Section):
+    """When growth stops because new tasks resemble the pool (exit 3). null: never for that reason."""
+
+    mean_similarity: _Share | None = Field(
+        None, description="mean ROUGE-L of a round's candidates with their nearest neighbour, this or above"
+    )
+    p90_similarity: _Share | None = Field(None, description="the 90th percentile of the same, this or above")
+    acceptance: _Share | None = Field(None, description="accepted share of a round's candidates, this or below")
+    rounds: int = Field(2, ge=1, description="so many last rounds must all cross one of these")
 
 
 class EndpointSettings(_Section):
@@ -130,9 +185,21 @@ class CardSettings(_Section):
 class Settings(_Section):
     """Everything a workspace decides."""
 
-    recipe: Literal["alpaca"] = Field("alpaca", description="how tasks are asked for")
-    language: Literal["en"] = Field("en", description="ISO 639 code of the tasks' language; en only so far")
-    seeds: str | None = Field(None, description="a JSONL of seed tasks, relative to this file; null: ours")
+    recipe: Literal["alpaca", "self-instruct"] = Field(
+        "alpaca", description="how tasks are asked for: alpaca (one step) or self-instruct (four)"
+    )
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")] = Field(
+        "en", description="ISO 639 code of the tasks' language; en and zh have seeds and prompts of ours"
+    )
+    language_name: _Word | None = Field(
+        None, description="its name in English, as the prompt says it; null: known for the common ones"
+    )
+    domain: _Word | None = Field(
+        None, description='what all tasks must be about, as the prompt says it ("medicine"); null: anything'
+    )
+    seeds: str | None = Field(
+        None, description="a JSONL or dataset folder, relative to this file, or a Hub dataset's id; null: ours"
+    )
     seed: int = Field(42, ge=0, lt=2**63, description="every draw and every sample follows from it")
     tasks: int = Field(100, ge=1, le=10**9, description="accepted tasks that complete a round")
     max_barren_requests: int | None = Field(
@@ -140,24 +207,33 @@ class Settings(_Section):
     )
     tasks_per_request: Auto | Annotated[int, Field(ge=1, le=50)] = Field(
         "auto",
-        description="tasks asked for in one prompt; auto: 20, fewer in a small context, 4 (embedded engine)",
+        description="tasks asked for in one prompt; auto: alpaca 20, self-instruct 8, embedded 4, or what fits",
     )
     grammar: Literal["auto", "on", "off"] = Field(
         "auto", description="hold answers to the recipe's form; auto: on for the embedded engine only"
     )
+    seed_dataset: SeedDataset = Field(default_factory=SeedDataset)
     demonstrations: Demonstrations = Field(default_factory=Demonstrations)
     decoding: DecodingSettings = Field(default_factory=DecodingSettings)
+    self_instruct: SelfInstructSettings = Field(default_factory=SelfInstructSettings)
     filters: Filters = Field(default_factory=Filters)
     novelty: Novelty = Field(default_factory=Novelty)
+    saturation: Saturation = Field(default_factory=Saturation)
     endpoint: EndpointSettings = Field(default_factory=EndpointSettings)
     card: CardSettings = Field(default_factory=CardSettings)
 
     @field_validator("filters")
     @classmethod
     def _bounds_in_order(cls, filters: Filters) -> Filters:
-        if filters.min_words > filters.max_words:
+        low, high = filters.min_words, filters.max_words
+        if isinstance(low, int) and isinstance(high, int) and low > high:
             raise ValueError("min_words is above max_words: no instruction could pass")
         return filters
+
+
+# The name of a dataset on the Hub, which is public, not a path.
+_DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.jsonl)(?<!\.json)")
+_SWITCHES = frozenset({"self_instruct.only_classification"})
 
 
 class _Loader(yaml.SafeLoader):
@@ -201,7 +277,7 @@ def load(path: Path) -> Settings:
 def validate(values: Mapping[str, Any], *, source: str) -> Settings:
     """`values` as Settings. Raises ConfigError naming `source` and the first setting that is wrong."""
     for name, value in flatten(values):
-        if isinstance(value, bool):  # pydantic would read it as 1 or 0
+        if isinstance(value, bool) and name not in _SWITCHES:  # pydantic would read it as 1 or 0
             raise ConfigError(f"{source}: `{name}`: expected a value, got {str(value).lower()}")
     try:
         return Settings.model_validate(values)
@@ -257,7 +333,9 @@ def render(settings: Settings) -> str:
 
 def publishable(settings: Settings) -> Settings:
     """`settings` without what belongs to one machine: addresses, and paths to weights and seeds."""
-    seeds = Path(settings.seeds).name if settings.seeds else None
+    seeds = settings.seeds
+    if seeds and not _DATASET_ID.fullmatch(seeds):
+        seeds = Path(seeds).name
     endpoint = settings.endpoint.model_copy(update={"url": None, "model": None})
     return settings.model_copy(update={"endpoint": endpoint, "seeds": seeds})
 

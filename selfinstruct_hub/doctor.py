@@ -72,8 +72,9 @@ def _checked(name: str, check: Callable[[], str]) -> Finding:
 
 def _seeds(workspace: Workspace) -> str:
     settings = workspace.settings()
-    path = seeds.locate(settings.seeds, settings.language, workspace.path.absolute())
-    return f"{len(seeds.read(path))} seed tasks in {path}"
+    beside = workspace.path.absolute()
+    place = seeds.locate(settings.seeds, settings.language, beside)
+    return f"{len(seeds.load(settings, beside))} seed tasks in {place}"
 
 
 def _pool(workspace: Workspace) -> str:

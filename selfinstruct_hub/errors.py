@@ -3,7 +3,8 @@
     SelfInstructError            exit 1: failed; the message says what happened and what to do
       UsageError                 exit 2: wrong usage or configuration
         ConfigError                a setting in selfinstruct.yaml
-        SeedError                  a seed file
+        SeedError                  a seed file, or a dataset of seeds
+        FormatError                a file to import, or one to export to
         WorkspaceError             a directory that is not what the command needs
       PoolError                  the pool cannot be used (newer version, damaged, locked, disk full)
         WorkspaceBusyError         another process grows this workspace
@@ -43,6 +44,10 @@ class SeedError(UsageError):
     """A seed file with a broken row; the message names file, row and field."""
 
 
+class FormatError(UsageError):
+    """A file in none of the formats, or with broken rows; the message names file, row and field."""
+
+
 class WorkspaceError(UsageError):
     """A directory that is not a workspace, or not an empty one."""
 
@@ -72,7 +77,13 @@ class EndpointProtocolError(EndpointError):
 
 
 class EndpointRefusedError(EndpointError):
-    """The endpoint refuses the request itself; sending it again unchanged is pointless."""
+    """The endpoint refuses the request itself; sending it again unchanged is pointless.
+
+    `said` are the endpoint's words alone, without its address: they may be published."""
+
+    def __init__(self, message: str, *, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class LocalEngineError(SelfInstructError):

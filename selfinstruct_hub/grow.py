@@ -8,12 +8,13 @@ neither on latency nor on concurrency.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 from selfinstruct_hub import recipes, sampling, versions
 from selfinstruct_hub.config import Settings, flatten, publishable
@@ -21,7 +22,7 @@ from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
 from selfinstruct_hub.errors import UsageError
 from selfinstruct_hub.judging import Judge
-from selfinstruct_hub.plan import demonstration_seeds, resolve
+from selfinstruct_hub.plan import demonstration_seeds, plan_of, resolve
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import (
     Candidate,
@@ -29,6 +30,7 @@ from selfinstruct_hub.records import (
     Decoding,
     Request,
     Round,
+    Task,
     Verdict,
     estimated_tokens,
 )
@@ -37,6 +39,7 @@ from selfinstruct_hub.records import (
 _SLACK = 1.25
 _GRACE_SECONDS = 5.0  # for answers in flight when the endpoint has failed for good
 SATURATION = "saturation"
+IMPORT = "import"  # stands for a recipe where a file brought the round's tasks
 
 
 @dataclass
@@ -56,11 +59,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """How a round ended: complete, or stopped early by `limit` (the option that set it, or SATURATION)."""
+    """How a round ended: complete, or stopped early by `limit` (the option that set it, or SATURATION). A
+    complete round can have a limit too: SATURATION then says that no further round was begun, and `detail` why."""
 
     round: Round
     accepted: int
     limit: str | None = None
+    detail: str = ""
 
 
 Observe = Callable[[Progress], None]
@@ -94,13 +99,9 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
         if wanted != open_round.wanted:
             pool.set_wanted(open_round.number, wanted)
         return replace(open_round, wanted=wanted)
-    previous = done[-1] if done else None
     new = Round(
         number=len(done) + 1,
-        version=versions.next_round(
-            previous.version if previous else None,
-            recipe_changed=bool(previous and previous.settings["recipe"] != resolved["recipe"]),
-        ),
+        version=next_version(done, resolved),
         wanted=wanted,
         complete=False,
         settings=resolved,
@@ -114,6 +115,14 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
     return new
 
 
+def next_version(done: Sequence[Round], settings: Mapping[str, Any]) -> str:
+    """The version of the round with `settings` after those that are `done`. An import belongs to no recipe."""
+    recipes_used = [r.settings["recipe"] for r in done if r.settings["recipe"] != IMPORT]
+    other_recipe = settings["recipe"] != IMPORT and bool(recipes_used) and recipes_used[-1] != settings["recipe"]
+    other_columns = bool(done) and done[-1].settings.get("columns", 1) != settings["columns"]
+    return versions.next_round(done[-1].version if done else None, changed=other_recipe or other_columns)
+
+
 async def grow_round(
     pool: Pool,
     round_: Round,
@@ -124,17 +133,17 @@ async def grow_round(
     observe: Observe,
     max_barren: int | None = None,
 ) -> RoundOutcome:
-    """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it, or until `max_barren`
-    draws in a row have brought no accepted task.
+    """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it, or until the
+    draws of `max_barren` requests in a row have brought no accepted task.
 
     Raises EndpointError where the endpoint fails for good. Whatever was answered until then is stored, and the
     next call goes on from it.
     """
     judge = Judge.resumed(pool, round_)
     progress = _progress_of(pool, round_)
-    draws = _Draws(pool, round_, endpoint, in_flight, budget, progress)
+    draws = _Draws(pool, round_, endpoint, in_flight, budget, progress, judge.passes)
     number = pool.judged_draws(round_.number)
-    barren = 0  # draws in a row that brought no accepted task
+    barren = 0  # requests in a row that brought no accepted task
     limit: str | None = None
     running: dict[int, asyncio.Task[list[Candidate]]] = {}
     try:
@@ -162,7 +171,8 @@ async def grow_round(
             pool.add_draw(round_.number, number, verdicts)
             number += 1
             _count(progress, verdicts)
-            barren = 0 if any(verdict.task for verdict in verdicts) else barren + 1
+            asked = len({0}.union(*(candidate.calls for candidate in candidates)))
+            barren = 0 if any(verdict.task for verdict in verdicts) else barren + asked
             if max_barren is not None and barren >= max_barren:
                 limit = SATURATION
                 break
@@ -190,7 +200,7 @@ async def _let_finish(draws: Iterable[asyncio.Task[list[Candidate]]]) -> None:
 
 
 class _Draws:
-    """Turns a draw's number into candidates: demonstrations, recipe, completions stored before they are read.
+    """Turns a draw's number into candidates: a deck, the recipe, completions stored before they are read.
     Answers and requests in flight are counted into `progress`."""
 
     def __init__(
@@ -201,53 +211,48 @@ class _Draws:
         in_flight: int,
         budget: Budget,
         progress: Progress,
+        passes: recipes.Passes,
     ) -> None:
         self._pool = pool
         self._round = round_
         self._endpoint = endpoint
         self._budget = budget
         self._places = asyncio.Semaphore(in_flight)
-        self._seeds = demonstration_seeds(pool.seeds(), round_.settings)
         self._recipe = recipes.named(round_.settings["recipe"])
-        self._plan = recipes.Plan(
-            tasks_per_request=round_.settings["tasks_per_request"],
-            use_grammar=round_.settings["grammar"],
-            decoding=Decoding.from_dict(round_.settings["decoding"]),
-        )
+        self._plan = plan_of(round_.settings)
+        self._human = demonstration_seeds(pool.seeds(), round_.settings)
+        self._machine = machine_tasks(pool, round_) if self._plan.machines else []
         self._progress = progress
+        self._passes = passes
 
     async def candidates(self, number: int) -> list[Candidate]:
-        shown = sampling.demonstrations(
-            self._seeds,
-            self._round.settings["demonstrations"]["human"],
-            seed=self._round.settings["seed"],
-            round_number=self._round.number,
-            request_number=number,
-        )
-        calls = itertools.count()
+        seed = self._round.settings["seed"]
 
-        async def complete(stage: str, prompt: str, decoding: Decoding) -> Completion:
-            call = next(calls)
-            seed = sampling.request_seed(self._round.settings["seed"], self._round.number, number, call)
+        async def complete(
+            stage: str, prompt: str, decoding: Decoding, *, shown: Sequence[Task], item: int = 0
+        ) -> Completion:
+            call = self._recipe.call(stage, item)
             request = Request(
                 round=self._round.number,
                 number=number,
                 call=call,
                 stage=stage,
                 prompt=prompt,
-                decoding=replace(decoding, seed=seed),
+                decoding=replace(decoding, seed=sampling.request_seed(seed, self._round.number, number, call)),
                 demonstrations=tuple(task.id for task in shown),
             )
             return await self._answer(request)
 
-        return await self._recipe.run(shown, complete, self._plan)
+        rng = partial(sampling.rng_of, seed, self._round.number, number)
+        deck = sampling.Deck(human=self._human, machine=self._machine, rng=rng)
+        return await self._recipe.run(deck, complete, self._passes, self._plan)
 
     async def _answer(self, request: Request) -> Completion:
         """The stored answer to `request`, or the endpoint's, stored before it is returned."""
         if stored := self._pool.completion(request.round, request.number, request.call):
             self._count(stored[1])
             return stored[1]
-        prompt_tokens = estimated_tokens(len(request.prompt))
+        prompt_tokens = estimated_tokens(request.prompt)
         self._progress.in_flight += 1
         try:
             async with self._places, self._budget.request(prompt_tokens + request.decoding.max_new_tokens):
@@ -265,6 +270,19 @@ class _Draws:
     def _count(self, completion: Completion) -> None:
         self._progress.requests += 1
         self._progress.generated_tokens += completion.generated_tokens or 0
+
+
+def machine_tasks(pool: Pool, round_: Round) -> list[Task]:
+    """The tasks that rounds before `round_` have accepted: what it may show as machine-made, where it fits."""
+    recipe = recipes.named(round_.settings["recipe"])
+    shown = round_.settings["demonstrations"]
+    longest, room = shown["max_characters"], shown.get("max_tokens")
+    return [
+        task
+        for earlier in range(1, round_.number)
+        for task in pool.tasks(earlier)
+        if (longest is None or sampling.length(task) <= longest) and (room is None or recipe.cost(task) <= room)
+    ]
 
 
 def spent(pool: Pool, first_round: int) -> tuple[int, int]:
@@ -298,6 +316,13 @@ class Run:
         run = cls(first=finished + 1, last=finished + rounds)
         pool.set_meta("run", json.dumps({"first": run.first, "last": run.last}))
         return run
+
+    @staticmethod
+    def shift(pool: Pool) -> None:
+        """Makes room for a round that no run made: an imported one."""
+        if stored := pool.meta("run"):
+            run = json.loads(stored)
+            pool.set_meta("run", json.dumps({name: number + 1 for name, number in run.items()}))
 
     def rounds_left(self, pool: Pool) -> int:
         """Rounds that are still to be completed."""

@@ -1,4 +1,4 @@
-"""Gives every candidate its verdict: rules first, then novelty. Judging runs in request order.
+"""Gives every candidate its verdict: rules on the instruction, novelty, rules on its instances. In request order.
 
 Reads the pool once, when a round is begun or resumed; writes nothing.
 """
@@ -8,55 +8,77 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from selfinstruct_hub import filters
+from selfinstruct_hub import filters, languages
 from selfinstruct_hub.novelty import NoveltyGate
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Candidate, Drop, Round, Similarity, Verdict, task_of
 
 
 class Judge:
-    """Gives every candidate its verdict: rules first, then novelty against seeds and accepted tasks."""
+    """Gives every candidate its verdict, in the order of Self-Instruct's steps: what is wrong with the
+    instruction, whether it is new among seeds and accepted tasks, why a stage gave it up, its instances."""
 
-    def __init__(self, round_: Round, gate: NoveltyGate, accepted: int) -> None:
+    def __init__(self, round_: Round, gate: NoveltyGate, *, frozen: int, accepted: int) -> None:
+        """`gate` knows the seeds, `frozen` tasks in all of them and of earlier rounds, and then the
+        `accepted` ones of this round."""
         self._round = round_
         self._gate = gate
+        self._frozen = frozen
         self._accepted = accepted
         self._threshold: float = round_.settings["novelty"]["threshold"]
         rules = round_.settings["filters"]
-        self._rules = filters.Rules(**{**rules, "blocked_words": tuple(rules["blocked_words"])})
+        self._rules = filters.Rules(
+            **{**rules, "blocked_words": tuple(rules["blocked_words"])},
+            language=languages.of(round_.settings["language"], round_.settings.get("language_name")),
+        )
 
     @classmethod
     def resumed(cls, pool: Pool, round_: Round) -> Judge:
         """A judge who knows the seeds and everything that the pool has accepted so far."""
         gate = NoveltyGate(round_.settings["novelty"]["most_similar"])
         gate.extend((task.id, task.instruction) for task in pool.seeds())
-        for earlier in range(1, round_.number + 1):
-            for verdict in pool.verdicts(earlier, accepted=True):
-                assert verdict.task is not None
-                gate.add(verdict.task.id, verdict.task.instruction)
-        return cls(round_, gate, pool.accepted_count(round_.number))
+        for earlier in range(1, round_.number):
+            gate.extend((task.id, task.instruction) for task in pool.tasks(earlier))
+        frozen = len(gate)
+        gate.extend((task.id, task.instruction) for task in pool.tasks(round_.number))
+        return cls(round_, gate, frozen=frozen, accepted=len(gate) - frozen)
+
+    def passes(self, candidate: Candidate) -> bool:
+        """Whether an instruction passes the rules and is new among seeds and earlier rounds.
+
+        Says nothing about this round's tasks: what is asked for must not depend on the order of answers. What
+        does not pass here will not pass `draw` either.
+        """
+        if filters.instruction_drop(candidate, self._rules):
+            return False
+        assert candidate.instruction is not None
+        return self._gate.compare(candidate.instruction, among=self._frozen).score <= self._threshold
 
     def draw(self, number: int, candidates: Sequence[Candidate]) -> list[Verdict]:
         """The verdicts on one draw's candidates, in order."""
-        return [self._verdict(number, position, candidate) for position, candidate in enumerate(candidates)]
+        return [self.verdict(number, position, candidate) for position, candidate in enumerate(candidates)]
 
-    def _verdict(self, number: int, position: int, candidate: Candidate) -> Verdict:
-        verdict = Verdict(round=self._round.number, number=number, position=position, candidate=candidate)
-        instances, drop = filters.judge(candidate, self._rules)
-        if drop:
+    def verdict(self, number: int, position: int, candidate: Candidate) -> Verdict:
+        """The verdict on one candidate; what it accepts counts against those that follow."""
+        verdict = Verdict(self._round.number, number, position, candidate, lost=candidate.lost)
+        if drop := filters.instruction_drop(candidate, self._rules):
             return replace(verdict, drop=drop)
         assert candidate.instruction is not None
-        similarity = self._gate.compare(candidate.instruction)
-        if similarity.score > self._threshold:
-            drop = _too_similar(similarity)
-        elif self._accepted >= self._round.wanted:
+        verdict = replace(verdict, similarity=self._gate.compare(candidate.instruction))
+        assert verdict.similarity is not None
+        if verdict.similarity.score > self._threshold:
+            return replace(verdict, drop=_too_similar(verdict.similarity))
+        if candidate.failure:
+            return replace(verdict, drop=candidate.failure)
+        instances, lost, drop = filters.kept_instances(candidate, self._rules)
+        if drop is None and self._accepted >= self._round.wanted:
             drop = Drop("surplus", "the round was complete")
         if drop:
-            return replace(verdict, drop=drop, similarity=similarity)
+            return replace(verdict, lost=lost, drop=drop)
         task = task_of(candidate, instances)
         self._gate.add(task.id, task.instruction)
         self._accepted += 1
-        return replace(verdict, task=task, similarity=similarity)
+        return replace(verdict, lost=lost, task=task)
 
 
 def _too_similar(similarity: Similarity) -> Drop:

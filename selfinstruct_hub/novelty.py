@@ -1,13 +1,13 @@
 """The novelty gate: ROUGE-L F1 of an instruction against the seeds and every accepted task.
 
-The verdict equals rouge-score's (`rougeL` F-measure, no stemmer) on every pair: rapidfuzz computes the length
-of the longest common subsequence, an integer, and F1 follows from it by rouge-score's own floating-point
-expression, so that a tie at exactly the threshold falls on the same side. The only gate with state.
+The verdict equals rouge-score's (`rougeL` F-measure, no stemmer) on every pair, given the tokens of `languages`;
+for plain ASCII these are rouge-score's own. rapidfuzz computes the length of the longest common subsequence, an
+integer, and F1 follows from it by rouge-score's own floating-point expression, so that a tie at exactly the
+threshold falls on the same side. The only gate with state.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
+from selfinstruct_hub import languages
 from selfinstruct_hub.records import Neighbour, Similarity
 
 _ROOM_AT_FIRST = 1024
@@ -22,11 +23,6 @@ _ROOM_AT_FIRST = 1024
 # characters; chr(0) stands for every token that the pool has never seen.
 _UNSEEN = "\0"
 _FIRST_SURROGATE, _AFTER_SURROGATES, _LAST = 0xD800, 0xE000, 0x10FFFF
-
-
-def rouge_tokens(text: str) -> list[str]:
-    """The tokens that rouge-score compares: runs of a-z and 0-9 in the lower-cased text."""
-    return re.findall(r"[a-z0-9]+", text.lower())
 
 
 class NoveltyGate:
@@ -49,21 +45,23 @@ class NoveltyGate:
 
     def add(self, key: str, instruction: str) -> None:
         """Adds one instruction under the id `key`."""
-        encoded = "".join(self._character(token) for token in rouge_tokens(instruction))
+        encoded = "".join(self._character(token) for token in languages.tokens(instruction))
         if len(self._ids) == len(self._lengths):
             self._lengths = np.concatenate([self._lengths, np.zeros(len(self._lengths))])
         self._lengths[len(self._ids)] = len(encoded)
         self._ids.append(key)
         self._texts.append(encoded)
 
-    def compare(self, instruction: str) -> Similarity:
-        """The nearest instructions with their scores, ties in the order they were added, and the mean."""
-        tokens = rouge_tokens(instruction)
-        if not self._ids or not tokens:
+    def compare(self, instruction: str, *, among: int | None = None) -> Similarity:
+        """The nearest instructions with their scores, ties in the order they were added, and the mean; all of
+        them, or the first `among` that were added."""
+        tokens = languages.tokens(instruction)
+        count = len(self._ids) if among is None else among
+        if not count or not tokens:
             return Similarity()
         encoded = "".join(self._alphabet.get(token, _UNSEEN) for token in tokens)
-        common = cdist([encoded], self._texts, scorer=LCSseq.similarity, dtype=np.int32)[0]
-        scores = _f1(common, len(encoded), self._lengths[: len(self._ids)])
+        common = cdist([encoded], self._texts[:count], scorer=LCSseq.similarity, dtype=np.int32)[0]
+        scores = _f1(common, len(encoded), self._lengths[:count])
         best = np.argsort(-scores, kind="stable")[: self._most_similar]
         nearest = tuple(Neighbour(self._ids[i], float(scores[i])) for i in best if scores[i] > 0)
         return Similarity(nearest=nearest, mean=round(float(scores.mean()), 6))

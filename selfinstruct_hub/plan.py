@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from selfinstruct_hub import recipes, sampling
+from selfinstruct_hub import languages, recipes, sampling, versions
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.errors import SeedError
-from selfinstruct_hub.records import CHARACTERS_PER_TOKEN, Task
+from selfinstruct_hub.records import Decoding, Task, estimated_tokens
 
-_PROMPT_FRAME_CHARACTERS = 1600
 _MOST_IN_FLIGHT = 32
 # Its batch of 16, and a few waiting, so that a place is taken the moment it is free.
 _EMBEDDED_IN_FLIGHT = 20
@@ -23,54 +22,142 @@ _EMBEDDED_TASKS_PER_REQUEST = 4
 # At temperature 1.0 it writes no sentences, and without a penalty every sixth answer runs in circles until its
 # tokens are used up (tests/benchmarks/acceptance.py shows the difference).
 _EMBEDDED_SAMPLING = {"temperature": 0.8, "top_p": 0.9, "frequency_penalty": 0.2}
+# Self-Instruct's later steps: how many seeds the paper shows and how many tokens it gives to instances. Reading
+# long prompts is most of the work on a processor, so the embedded engine gets fewer.
+_LATER_STEPS: dict[str, Any] = {
+    "classification_demonstrations": 31,
+    "label_first_demonstrations": 16,
+    "input_first_demonstrations": 11,
+    "instance_max_new_tokens": 350,
+    "instance_temperature": None,
+}
+_EMBEDDED_LATER_STEPS: dict[str, Any] = {
+    "classification_demonstrations": 8,
+    "label_first_demonstrations": 4,
+    "input_first_demonstrations": 4,
+    "instance_max_new_tokens": 250,
+    # Greedy, it writes one and the same input three times, and conflicting outputs to it.
+    "instance_temperature": 0.7,
+}
+_LATER_FRAME_TOKENS = 700  # a later prompt's own words, and the longest instruction it may be about
 
 
 def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
-    """Everything that decides a round's rows, with every `auto` replaced by what it means at this endpoint."""
+    """Everything that decides a round's rows, with every `auto` replaced by what it means at this endpoint.
+
+    Raises ConfigError for a language that nobody knows the name of.
+    """
     recipe = recipes.named(settings.recipe)
+    language = languages.of(settings.language, settings.language_name)
     context = endpoint.limits.max_total_tokens
-    set_tasks = settings.tasks_per_request
     most = _EMBEDDED_TASKS_PER_REQUEST if endpoint.embedded else recipe.tasks_per_request
-    fits = context // 2 // recipe.tokens_per_task if context else most
-    per_request = max(1, min(most, fits)) if isinstance(set_tasks, str) else set_tasks
-    set_tokens = settings.decoding.max_new_tokens
-    natural = min(recipe.max_new_tokens, recipe.tokens_per_task * per_request)
-    max_new_tokens = natural if isinstance(set_tokens, str) else set_tokens
+    # Other scripts take more tokens for the same text.
+    per_task = recipe.tokens_per_task * (1 if "LATIN" in language.scripts else 2)
+    fits = context // 2 // per_task if context else most
+    per_request = _chosen(settings.tasks_per_request, max(1, min(most, fits)))
+    natural = min(recipe.max_new_tokens, per_task * per_request)
+    max_new_tokens = _chosen(settings.decoding.max_new_tokens, natural)
+    humans = _chosen(settings.demonstrations.human, recipe.humans)
+    machines = _chosen(settings.demonstrations.machine, recipe.machines)
     set_characters = settings.demonstrations.max_characters
-    max_characters = None if isinstance(set_characters, str) else set_characters
-    if max_characters is None and context:
-        prompt_tokens = min(context - max_new_tokens, endpoint.limits.max_input_tokens or context)
-        room = prompt_tokens * CHARACTERS_PER_TOKEN - _PROMPT_FRAME_CHARACTERS
-        max_characters = max(0, room // settings.demonstrations.human)
-    blocked = settings.filters.blocked_words
-    return {
+    room = _room(endpoint, max_new_tokens, estimated_tokens(recipe.frame(language, settings.domain)))
+    sampling_ = _sampling(settings, recipe, embedded=endpoint.embedded)
+    resolved = {
+        **judging(settings),
         "recipe": settings.recipe,
-        "language": settings.language,
+        "domain": settings.domain,
         "seed": settings.seed,
         "tasks_per_request": per_request,
         "grammar": endpoint.embedded if settings.grammar == "auto" else settings.grammar == "on",
         "demonstrations": {
-            "human": settings.demonstrations.human,
-            "max_characters": max_characters,
+            "human": humans,
+            "machine": machines,
+            "max_characters": None if isinstance(set_characters, str) else set_characters,
+            "max_tokens": None if room is None else room // (humans + machines),
         },
-        "decoding": {
-            **settings.decoding.model_dump(),
-            **_sampling(settings, recipe, embedded=endpoint.embedded),
-            "max_new_tokens": max_new_tokens,
-        },
+        "decoding": {**settings.decoding.model_dump(), **sampling_, "max_new_tokens": max_new_tokens},
+    }
+    if len(recipe.stages) > 1:
+        resolved["options"] = _later_steps(settings, endpoint, sampling_["frequency_penalty"])
+    return resolved
+
+
+def judging(settings: Settings) -> dict[str, Any]:
+    """What decides a candidate's verdict, whoever wrote it, and the columns that it is published in.
+
+    Raises ConfigError for a language that nobody knows the name of.
+    """
+    language = languages.of(settings.language, settings.language_name)
+    blocked = settings.filters.blocked_words
+    if blocked is None:
+        blocked = [*recipes.named(settings.recipe).blocked_words, *language.blocked_words]
+    return {
+        "language": settings.language,
+        "language_name": language.name,
         "filters": {
             **settings.filters.model_dump(),
-            "blocked_words": list(recipe.blocked_words) if blocked is None else blocked,
+            "min_words": _chosen(settings.filters.min_words, language.min_words),
+            "max_words": _chosen(settings.filters.max_words, language.max_words),
+            "blocked_words": blocked,
         },
         "novelty": settings.novelty.model_dump(),
+        "columns": versions.COLUMNS,
+    }
+
+
+def _chosen(value: Any, auto: Any) -> Any:
+    return auto if value == "auto" else value
+
+
+def _room(endpoint: Endpoint, max_new_tokens: int, frame: int) -> int | None:
+    """Tokens that a prompt has for demonstrations; None where the endpoint tells no bound."""
+    context = endpoint.limits.max_total_tokens
+    if not context:
+        return None
+    return max(0, min(context - max_new_tokens, endpoint.limits.max_input_tokens or context) - frame)
+
+
+def _later_steps(settings: Settings, endpoint: Endpoint, frequency_penalty: float | None) -> dict[str, Any]:
+    natural = _EMBEDDED_LATER_STEPS if endpoint.embedded else _LATER_STEPS
+    own = settings.self_instruct
+    new_tokens = _chosen(own.instance_max_new_tokens, natural["instance_max_new_tokens"])
+    return {
+        "only_classification": own.only_classification,
+        "classification_demonstrations": _chosen(
+            own.classification_demonstrations, natural["classification_demonstrations"]
+        ),
+        "label_first_demonstrations": _chosen(own.instance_demonstrations, natural["label_first_demonstrations"]),
+        "input_first_demonstrations": _chosen(own.instance_demonstrations, natural["input_first_demonstrations"]),
+        "classification_room": _room(endpoint, 0, _LATER_FRAME_TOKENS),
+        "instance_room": _room(endpoint, new_tokens, _LATER_FRAME_TOKENS),
+        "instance_max_new_tokens": new_tokens,
+        "instance_temperature": _chosen(own.instance_temperature, natural["instance_temperature"]),
+        "instance_frequency_penalty": frequency_penalty,
     }
 
 
 def _sampling(settings: Settings, recipe: recipes.Recipe, *, embedded: bool) -> dict[str, Any]:
-    papers = {"temperature": recipe.temperature, "top_p": recipe.top_p, "frequency_penalty": None}
+    papers = {
+        "temperature": recipe.temperature,
+        "top_p": recipe.top_p,
+        "frequency_penalty": recipe.frequency_penalty,
+    }
     natural = _EMBEDDED_SAMPLING if embedded else papers
-    chosen = {name: getattr(settings.decoding, name) for name in natural}
-    return {name: natural[name] if value == "auto" else value for name, value in chosen.items()}
+    return {name: _chosen(getattr(settings.decoding, name), natural[name]) for name in natural}
+
+
+def plan_of(settings: Any) -> recipes.Plan:
+    """The plan that a recipe gets, out of a round's resolved settings."""
+    return recipes.Plan(
+        language=languages.of(settings["language"], settings.get("language_name")),
+        domain=settings.get("domain"),
+        tasks_per_request=settings["tasks_per_request"],
+        use_grammar=settings["grammar"],
+        humans=settings["demonstrations"]["human"],
+        machines=settings["demonstrations"]["machine"],
+        decoding=Decoding.from_dict(settings["decoding"]),
+        options=settings.get("options", {}),
+    )
 
 
 def concurrency(settings: Settings, endpoint: Endpoint) -> int:
@@ -84,13 +171,38 @@ def concurrency(settings: Settings, endpoint: Endpoint) -> int:
 
 
 def demonstration_seeds(seeds: Sequence[Task], settings: Any) -> list[Task]:
-    """The seeds short enough to be shown. Raises SeedError where they are fewer than a prompt shows."""
-    human, longest = settings["demonstrations"]["human"], settings["demonstrations"]["max_characters"]
+    """The seeds that prompts may show. Raises SeedError where they are fewer than a prompt shows, or not of the
+    kinds that the recipe's steps need."""
+    shown, options = settings["demonstrations"], settings.get("options", {})
+    recipe = recipes.named(settings["recipe"])
+    only = bool(options.get("only_classification"))
+    longest, room = shown["max_characters"], shown.get("max_tokens")
     short = [task for task in seeds if longest is None or sampling.length(task) <= longest]
-    if len(short) < human:
-        why = f" of at most {longest} characters" if longest is not None else ""
+    fit = [task for task in short if room is None or recipe.cost(task) <= room]
+    usable = sum(bool(task.is_classification) or not only for task in fit)
+    if usable < shown["human"]:
+        why = " that are classification tasks" if only else ""
+        if longest is not None and len(short) < len(seeds):
+            why += f" of at most {longest} characters"
+        elif len(fit) < len(short):
+            why += " short enough for the endpoint's context"
         raise SeedError(
-            f"a prompt shows {human} seed tasks, and there are {len(short)}{why}; add seeds, or lower "
+            f"a prompt shows {shown['human']} seed tasks, and there are {usable}{why}; add seeds, or lower "
             "`demonstrations.human`, `tasks_per_request` or `decoding.max_new_tokens`"
         )
-    return short
+    if options:
+        _check_kinds(short, options)
+    return fit
+
+
+def _check_kinds(seeds: Sequence[Task], options: Any) -> None:
+    """Self-Instruct's later steps show classification tasks and others."""
+    yes = sum(bool(task.is_classification) for task in seeds)
+    no = len(seeds) - yes
+    for kind, count in (("classification tasks", yes), ("other tasks", no)):
+        if not count:
+            raise SeedError(
+                f"the recipe self-instruct shows classification tasks and others, and none of the {len(seeds)} "
+                f"seeds are {kind}; add some (is_classification says which they are; for a dataset, set "
+                "`seed_dataset.is_classification`), or use the recipe alpaca"
+            )

@@ -18,13 +18,14 @@ FINISH_STOP = "stop"  # a stop sequence matched
 FINISH_EOS = "eos"  # the model ended by itself
 
 
-# A tokenizer is not always at hand. Real ones need fewer tokens than this for any text of ours.
+# A tokenizer is not always at hand. Real ones need fewer tokens than this for any plain text of ours.
 CHARACTERS_PER_TOKEN = 3
 
 
-def estimated_tokens(characters: int) -> int:
-    """Tokens that a text of so many characters is taken to have where nobody has counted them."""
-    return -(-characters // CHARACTERS_PER_TOKEN)
+def estimated_tokens(text: str) -> int:
+    """Tokens that a text is taken to have where nobody has counted them: one for three characters, and one more
+    for every further byte of a character, because small models' vocabularies spell other scripts in bytes."""
+    return -(-len(text) // CHARACTERS_PER_TOKEN) + len(text.encode()) - len(text)
 
 
 def canonical_json(value: Any) -> str:
@@ -146,11 +147,30 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """Why something was rejected: the rule's name and what it saw."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An instance that its task goes on without, and why."""
+
+    instance: Instance
+    drop: Drop
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A task as a parser found it in a completion, before any rule has looked at it.
 
     A field the completion never gave is None (not the same as an empty one). `cut_off` says that the
-    completion ended by its token limit inside this item.
+    completion ended by its token limit inside this item. `stage` is the last stage of the recipe that it
+    reached, `calls` the completions of its draw that made it. `failure` is why a stage gave it up; `lost` are
+    instances that never became whole. `bare` marks an instruction that came without instances on purpose (an
+    imported one); `extra` is what a file said of an imported task beyond our fields.
     """
 
     instruction: str | None
@@ -158,6 +178,12 @@ class Candidate:
     missing: str | None = None  # name of a field that never came
     cut_off: bool = False
     is_classification: bool | None = None
+    stage: str = ""
+    calls: tuple[int, ...] = (0,)
+    failure: Drop | None = None
+    lost: tuple[Lost, ...] = ()
+    bare: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def well_formed(self) -> bool:
@@ -185,16 +211,9 @@ class Similarity:
 
 
 @dataclass(frozen=True)
-class Drop:
-    """Why a candidate was rejected: the rule's name and what it saw."""
-
-    reason: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """A judged candidate. `task` is set where it was accepted, `drop` where it was not."""
+    """A judged candidate. `task` is set where it was accepted, `drop` where it was not. `similarity` is None
+    where a rule spoke before novelty was measured; `lost` are the instances that did not stay."""
 
     round: int
     number: int
@@ -202,7 +221,8 @@ class Verdict:
     candidate: Candidate
     task: Task | None = None
     drop: Drop | None = None
-    similarity: Similarity = field(default_factory=Similarity)
+    similarity: Similarity | None = None
+    lost: tuple[Lost, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfinstruct_hub import release
+from selfinstruct_hub import release, saturation
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget
 from selfinstruct_hub.endpoint.connect import opened
-from selfinstruct_hub.grow import Observe, RoundOutcome, Run, grow_round, next_round, spent
+from selfinstruct_hub.grow import (
+    IMPORT,
+    SATURATION,
+    Observe,
+    RoundOutcome,
+    Run,
+    grow_round,
+    next_round,
+    spent,
+)
 from selfinstruct_hub.plan import concurrency
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.workspace import Workspace
@@ -60,7 +69,9 @@ def grow(
         for result in results:
             hooks.finished(result)
         run = Run.resumed(pool, rounds)
-        if run.rounds_left(pool):
+        if run.rounds_left(pool) and (stopped := saturated(workspace, pool, settings)):
+            results.append(stopped)
+        elif run.rounds_left(pool):
             results += asyncio.run(_grow(workspace, settings, pool, run, max_requests, max_tokens, hooks))
         if not run.rounds_left(pool):
             run.end(pool)
@@ -83,6 +94,9 @@ async def _grow(
         requests, tokens = spent(pool, run.first)
         budget = Budget(max_requests=max_requests, max_tokens=max_tokens, requests=requests, tokens=tokens)
         while run.rounds_left(pool):
+            if stopped := saturated(workspace, pool, settings):
+                results.append(stopped)
+                break
             round_ = next_round(pool, settings, endpoint, settings.tasks, hooks.notice)
             outcome = await grow_round(
                 pool,
@@ -103,6 +117,20 @@ async def _grow(
     return results
 
 
+def saturated(workspace: Workspace, pool: Pool, settings: Settings) -> Finished | None:
+    """The last round once more, with the reason why none should follow it; None where growth may go on. An open
+    round is always brought to its end."""
+    rounds = pool.rounds()
+    if not rounds or not rounds[-1].complete:
+        return None
+    grown = [pool.counts(round_.number) for round_ in rounds if round_.settings["recipe"] != IMPORT]
+    detail = saturation.reason(grown, settings.saturation)
+    if detail is None:
+        return None
+    outcome = RoundOutcome(rounds[-1], pool.accepted_count(rounds[-1].number), SATURATION, detail)
+    return Finished(outcome, workspace.releases / rounds[-1].version)
+
+
 def _complete_as_it_is(pool: Pool, settings: Settings) -> None:
     """An open round that has the wanted number already needs no endpoint."""
     rounds = pool.rounds()
@@ -117,5 +145,6 @@ def _package_complete_rounds(workspace: Workspace, pool: Pool, settings: Setting
     for round_ in pool.rounds():
         if round_.complete and not workspace.is_released(round_.version):
             frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
-            packaged.append(Finished(RoundOutcome(round_, pool.accepted_count(round_.number)), frozen))
+            if frozen is not None:
+                packaged.append(Finished(RoundOutcome(round_, pool.accepted_count(round_.number)), frozen))
     return packaged

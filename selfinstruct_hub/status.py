@@ -33,6 +33,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
                 {
                     "round": round_.number,
                     "version": round_.version,
+                    "recipe": round_.settings["recipe"],
                     **counts,
                     "wanted": round_.wanted,
                     "complete": round_.complete,

@@ -1,11 +1,13 @@
 """Version tags: vMAJOR.MINOR.PATCH. The first round is v1.0.0; each round adds one to MINOR; a change of recipe
-adds one to MAJOR. Pure."""
+or of columns adds one to MAJOR. Pure."""
 
 from __future__ import annotations
 
 import re
 
 FIRST = "v1.0.0"
+# Counts up whenever the columns of a release change.
+COLUMNS = 2
 _TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 
 
@@ -18,9 +20,9 @@ def parse(tag: str) -> tuple[int, int, int]:
     return major, minor, patch
 
 
-def next_round(previous: str | None, *, recipe_changed: bool = False) -> str:
-    """The version of the round after `previous`."""
+def next_round(previous: str | None, *, changed: bool = False) -> str:
+    """The version of the round after `previous`; `changed` says that recipe or columns are others now."""
     if previous is None:
         return FIRST
     major, minor, _ = parse(previous)
-    return f"v{major + 1}.0.0" if recipe_changed else f"v{major}.{minor + 1}.0"
+    return f"v{major + 1}.0.0" if changed else f"v{major}.{minor + 1}.0"

@@ -23,6 +23,7 @@ from selfinstruct_hub.pool import Pool
 
 MANIFEST = "manifest.json"  # written last, so a folder that has one is a whole release
 _LOCK_FILE = ".lock"
+_ASKED_OF_HUB = "seeds_asked_of_hub"  # a fact of the pool: see `seeds.asked_of_hub`
 
 
 def is_release(folder: Path) -> bool:
@@ -51,7 +52,7 @@ class Workspace:
                 raise WorkspaceError(f"{path}: is not empty; name a new or empty directory")
         except OSError as error:
             raise WorkspaceError(f"{path}: cannot be used ({error.strerror})") from None
-        seeds.read(seeds.locate(settings.seeds, settings.language, path.absolute()))
+        seeds.load(settings, path.absolute())
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / config.FILE_NAME).write_text(config.render(settings), encoding="utf-8")
@@ -116,25 +117,40 @@ class Workspace:
     def open_pool(self, settings: config.Settings) -> Pool:
         """The pool, made and given its seeds the first time. Call with the lock held.
 
-        A pool grows from one set of seeds, so later changes to our own seeds do not reach it. Raises
-        WorkspaceError where a seed file of the user's has changed since the first answer.
+        A pool grows from one set of seeds, so later changes to our own seeds do not reach it, and a dataset on
+        the Hub is not asked for again. Raises WorkspaceError where a seed file or folder of the user's has
+        changed since the first answer, or another dataset is named.
         """
-        path = seeds.locate(settings.seeds, settings.language, self.path.absolute())
-        tasks = seeds.read(path)
-        fingerprint = seeds.fingerprint(tasks)
-        pool = Pool.open(self.pool_file) if self.pool_file.exists() else Pool.create(self.pool_file)
+        beside = self.path.absolute()
+        asked = seeds.asked_of_hub(settings, beside)
+        pool = Pool.open(self.pool_file) if self.pool_file.exists() else None
         try:
-            if pool.meta("seeds") != fingerprint:
-                answered = any(pool.cost(round_.number)[0] for round_ in pool.rounds())
-                if answered and settings.seeds is None:
-                    return pool
-                if answered:
+            rounds = pool.rounds() if pool is not None else []
+            answered = any(r.complete or (pool is not None and pool.cost(r.number)[0]) for r in rounds)
+            if answered and rounds[0].settings["language"] != settings.language:
+                raise WorkspaceError(
+                    f"{self.path}: the pool is in language `{rounds[0].settings['language']}`, and the settings "
+                    f"say `{settings.language}`; begin a new workspace with `selfinstruct-hub init`"
+                )
+            if pool is not None and answered and asked is not None and pool.meta(_ASKED_OF_HUB) == asked:
+                return pool
+            tasks = seeds.load(settings, beside)
+            fingerprint = seeds.fingerprint(tasks)
+            pool = pool or Pool.create(self.pool_file)
+            if answered:
+                if pool.meta("seeds") != fingerprint and settings.seeds is not None:
                     raise WorkspaceError(
-                        f"{path}: the seed tasks have changed since this pool was begun; restore them, or begin "
-                        "a new workspace with `selfinstruct-hub init`"
+                        f"{seeds.locate(settings.seeds, settings.language, beside)}: the seed tasks have changed "
+                        "since this pool was begun; restore them, or begin a new workspace with "
+                        "`selfinstruct-hub init`"
                     )
+                return pool
+            if pool.meta("seeds") != fingerprint:
                 pool.set_seeds([seeds.as_row(task) for task in tasks], fingerprint)
+            if pool.meta(_ASKED_OF_HUB) != asked:
+                pool.set_meta(_ASKED_OF_HUB, asked)
         except BaseException:
-            pool.close()
+            if pool is not None:
+                pool.close()
             raise
         return pool

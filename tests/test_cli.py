@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from selfinstruct_hub.cli import app
-from tests.support.tgi import Server, running
+from tests.support.tgi import Server, running, write_steps
 
 ROOT = Path(__file__).parents[1]
 SEEDS = ROOT / "seeds" / "en.jsonl"
@@ -215,8 +215,58 @@ MISTAKES: dict[str, tuple[Any, list[str], int, str]] = {
         lambda p: write(p / "selfinstruct.yaml", "language: de\n"),
         ["grow", "{w}"],
         2,
-        "`language`: expected 'en', got 'de'",
+        "no seed tasks of ours for language `de`",
     ),
+    "a language without a name": (
+        lambda p: (
+            write(p / "selfinstruct.yaml", "language: tlh\nseeds: mine.jsonl\n"),
+            write(p / "mine.jsonl", SEEDS.read_text(encoding="utf-8")),
+        ),
+        ["grow", "{w}"],
+        2,
+        "language_name",
+    ),
+    "seeds in another language": (
+        lambda p: (
+            write(p / "selfinstruct.yaml", "language: zh\nseeds: mine.jsonl\n"),
+            write(p / "mine.jsonl", SEEDS.read_text(encoding="utf-8")),
+        ),
+        ["grow", "{w}"],
+        2,
+        "mine.jsonl, line 1, field `instruction`: ",
+    ),
+    "a file in no format": (
+        lambda p: write(p / "rows.jsonl", '{"question": "a", "answer": "b"}\n'),
+        ["import", "{w}", "{w}/rows.jsonl"],
+        2,
+        "in none of the formats: line 1 has the keys `question`, `answer`",
+    ),
+    "two formats mixed": (
+        lambda p: write(
+            p / "rows.jsonl",
+            '{"prompt": "a", "completion": "b"}\n{"instruction": "a", "input": "", "output": "b"}\n',
+        ),
+        ["import", "{w}", "{w}/rows.jsonl"],
+        2,
+        "line 1 is prompt_completion, line 2 is all_generated_instances",
+    ),
+    "a row with a wrong field": (
+        lambda p: write(
+            p / "rows.jsonl",
+            '{"instruction": "a", "input": "", "output": "b"}\n{"instruction": "a", "input": "", "output": 7}\n',
+        ),
+        ["import", "{w}", "{w}/rows.jsonl"],
+        2,
+        "line 2, field `output`: expected a text, found a number; 1 of 2 rows is bad (line 2): --skip-bad",
+    ),
+    "no file to import": (lambda p: None, ["import", "{w}", "{w}/rows.jsonl"], 2, "rows.jsonl"),
+    "nothing to export": (
+        lambda p: None,
+        ["export", "{w}", "-", "--format", "messages"],
+        1,
+        "there is no pool yet",
+    ),
+    "export in no format": (lambda p: None, ["export", "{w}", "-", "--format", "auto"], 2, "name the format"),
     "nothing at the endpoint": (
         lambda p: None,
         ["grow", "{w}", "--endpoint", "http://127.0.0.1:9"],
@@ -256,6 +306,75 @@ def test_mistakes(name: str, space: Path) -> None:
     assert done.returncode == code
     if before is not None:
         assert {p.name for p in space.iterdir()} - set(before) <= {".lock", "pool.sqlite3"}
+
+
+def test_fewer_seeds_than_demonstrations(space: Path) -> None:
+    write(space / "selfinstruct.yaml", "recipe: self-instruct\nseeds: mine.jsonl\n")
+    write(space / "mine.jsonl", "\n".join(SEEDS.read_text(encoding="utf-8").splitlines()[:4]))
+    with running(Server()) as server:
+        done = command("grow", space, "--endpoint", server.url)
+    assert "a prompt shows 6 seed tasks, and there are 4; add seeds, or lower" in said(done)
+    assert done.returncode == 2
+    assert server.requests == []
+
+
+def test_another_language_needs_another_workspace(space: Path) -> None:
+    with running(Server()) as server:
+        assert command("grow", space, "--tasks", "2", "--endpoint", server.url).returncode == 0
+        settings = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
+        write(space / "selfinstruct.yaml", settings.replace("language: en ", "language: zh "))
+        done = command("grow", space, "--tasks", "2", "--endpoint", server.url)
+    assert "is in language `en`, and the settings say `zh`" in said(done)
+    assert done.returncode == 2
+
+
+def test_import_and_export(space: Path, tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"Name {n} things that {verb} in the {place}.", "input": "", "output": f"{n} of them."}
+        for n, (verb, place) in enumerate([("grow", "garden"), ("float", "sea"), ("break", "kitchen")], start=2)
+    ]
+    write(tmp_path / "rows.json", json.dumps([*rows, {"instruction": "Do it.", "input": "", "output": "x"}, {}]))
+    refused = command("import", space, tmp_path / "rows.json")
+    assert "row 5: field `instruction` is missing" in said(refused)
+    assert "--skip-bad imports the others" in said(refused)
+    done = command("import", space, tmp_path / "rows.json", "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert "left out: " in done.stderr
+    assert "alpaca_data: 4 rows with 4 instructions, 1 bad ones left out; 3 tasks accepted" in done.stdout
+    assert re.search(r"^too_short +1$", done.stdout, re.MULTILINE)
+    assert f"round 1: released as {space / 'releases' / 'v1.0.0'}" in done.stdout
+    again = command("import", space, tmp_path / "rows.json", "--skip-bad")
+    assert again.returncode == 1
+    assert "no row passed" in said(again)
+    out = command("export", space, "-", "--format", "alpaca_data")
+    assert json.loads(out.stdout) == rows
+    assert "wrote 3 rows of alpaca_data" in out.stderr
+    assert command("export", space, tmp_path / "out.jsonl", "--format", "messages").returncode == 0
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["messages"][0]["content"] for line in lines] == [row["instruction"] for row in rows]
+    taken = command("export", space, tmp_path / "out.jsonl", "--format", "messages")
+    assert taken.returncode == 2
+    assert "overwrite it with --force" in said(taken)
+    assert command("export", space, tmp_path / "out.jsonl", "--format", "messages", "--force").returncode == 0
+
+
+def test_saturation_exits_with_3_and_says_so(space: Path) -> None:
+    write(space / "selfinstruct.yaml", "saturation: {acceptance: 1.0, rounds: 1}\n")
+    with running(Server()) as server:
+        done = command("grow", space, "--rounds", "3", "--tasks", "4", "--endpoint", server.url)
+    assert done.returncode == 3
+    assert "stopped by saturation: the last round's acceptance was" in done.stderr
+    assert json.loads(command("status", space, "--json").stdout)["versions"] == ["v1.0.0"]
+
+
+def test_self_instruct_shows_its_steps(space: Path) -> None:
+    with running(Server(answer=write_steps)) as server:
+        arguments = ("--tasks", "8", "--recipe", "self-instruct", "--endpoint", server.url)
+        done = command("grow", space, *arguments)
+    assert done.returncode == 0, done.stderr
+    for step in ("instructions", "classification", "instances"):
+        assert re.search(rf"^ +1  {step} +\d+ +\d+ +\d+ ", done.stdout, re.MULTILINE), done.stdout
+    assert "instances were dropped from tasks that go on without them" in done.stdout
 
 
 def test_a_pool_of_a_newer_version(space: Path) -> None:

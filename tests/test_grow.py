@@ -109,6 +109,7 @@ def test_no_two_accepted_instructions_are_near(tmp_path: Path) -> None:
         repeated = [v for v in verdicts if v.drop and v.drop.reason == "too_similar"]
         assert len(repeated) > 3
         for verdict in repeated:
+            assert verdict.similarity is not None
             nearest = verdict.similarity.nearest[0]
             assert verdict.candidate.instruction is not None
             score = scorer.score(texts[nearest.id], verdict.candidate.instruction)["rougeL"].fmeasure

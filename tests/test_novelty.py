@@ -5,13 +5,30 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
+from rouge_score.tokenizers import DefaultTokenizer
 
-from selfinstruct_hub.novelty import NoveltyGate, rouge_tokens
+from selfinstruct_hub import languages
+from selfinstruct_hub.novelty import NoveltyGate
 
-SCORER = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
 
-words = st.sampled_from(["write", "a", "poem", "about", "the", "sea", "Résumé", "2016.", "don't", "数学", "", "x"])
-texts = st.one_of(st.lists(words, max_size=14).map(" ".join), st.text(max_size=40))
+class OurTokenizer:
+    def tokenize(self, text: str) -> list[str]:
+        return languages.tokens(text)
+
+
+SCORER = rouge_scorer.RougeScorer(["rougeL"], tokenizer=OurTokenizer())
+THEIRS = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+
+words = st.sampled_from(
+    [
+        *("write", "a", "poem", "about", "the", "sea", "Résumé", "re\u0301sume\u0301", "2016.", "don't", "", "x"),
+        *("数学", "用Python写", "诗。", "コーヒー", "हिन्दी", "เขียน", "시를", "ＰＤＦ", "❤️"),
+    ]
+)
+separators = st.sampled_from([" ", "", "，"])
+texts = st.one_of(
+    st.builds(lambda parts, by: by.join(parts), st.lists(words, max_size=14), separators), st.text(max_size=40)
+)
 
 
 def reference(one: str, other: str) -> float:
@@ -22,6 +39,7 @@ def reference(one: str, other: str) -> float:
 @example(["a b c d e f g h i j"], "a b c d e f g")  # 7 of 10 and 7 of 7
 @example(["a b c d e f g x y z"], "a b c d e f g u v w")  # exactly 0.7
 @example([""], "")
+@example(["写一首关于秋天的诗"], "写一首关于春天的诗")
 def test_scores_are_rouge_scores_to_the_last_bit(pool: list[str], candidate: str) -> None:
     gate = NoveltyGate(len(pool))
     gate.extend((str(i), text) for i, text in enumerate(pool))
@@ -43,11 +61,34 @@ def test_ties_at_the_threshold_fall_as_rouge_score_lets_them(m: int, n: int, dat
         assert (score > threshold) == (reference(" ".join(one), " ".join(other)) > threshold)
 
 
-@given(st.text())
-def test_tokens_are_rouge_scores(text: str) -> None:
-    from rouge_score.tokenizers import DefaultTokenizer
+@given(st.text(st.characters(max_codepoint=127)))
+def test_tokens_of_ascii_are_rouge_scores(text: str) -> None:
+    assert languages.tokens(text) == DefaultTokenizer(use_stemmer=False).tokenize(text)
 
-    assert rouge_tokens(text) == DefaultTokenizer(use_stemmer=False).tokenize(text)
+
+def score(one: str, other: str) -> float:
+    gate = NoveltyGate()
+    gate.add("one", one)
+    return gate.compare(other).score
+
+
+def test_identical_chinese_is_alike() -> None:
+    text = "写一首关于秋天的诗"
+    assert THEIRS.score(text, text)["rougeL"].fmeasure == 0.0  # what is mended here
+    assert score(text, text) == 1.0
+    assert score(text, "写一首关于春天的诗") == reference(text, "写一首关于春天的诗") == 8 / 9
+
+
+def test_chinese_that_shares_one_latin_word_is_not_alike() -> None:
+    one, other = "用Python写一个排序函数", "解释Python为什么流行"
+    assert THEIRS.score(one, other)["rougeL"].fmeasure == 1.0  # what is mended here
+    assert score(one, other) < 0.2
+
+
+def test_accents_do_not_break_words() -> None:
+    assert THEIRS.score("Résumé", "r, sum")["rougeL"].fmeasure == 1.0  # what is mended here
+    assert score("Résumé", "r, sum") == 0.0
+    assert score("Résumé", "re\u0301sume\u0301") == 1.0
 
 
 def test_nearest_come_first_with_the_mean_over_all() -> None:

@@ -1,11 +1,14 @@
-"""The label walk, on the shapes that completions really take."""
+"""The parsers, on the shapes that completions really take."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 
-from selfinstruct_hub.parsing import labelled_tasks, normalise_input
-from selfinstruct_hub.records import Candidate, Instance
+from selfinstruct_hub.parsing import labelled_instances, labelled_tasks, normalise_input, numbered_instructions
+from selfinstruct_hub.records import Candidate, Drop, Instance, Lost
 
 
 def item(instruction: str, given: str, output: str) -> Candidate:
@@ -100,6 +103,46 @@ def test_shapes(name: str) -> None:
     assert labelled_tasks(text, prefilled="4. Instruction:") == expected
 
 
+ZH_FIRST = " 说出一种树。\n4. 输入： <无输入>\n4. 输出： 橡树。\n"
+ZH_A = item("说出一种树。", "", "橡树。")
+ZH_B = item("把它们加起来。", "1，2", "3")
+
+ZH_CASES = {
+    "as asked for": (ZH_FIRST + "###\n5. 指令： 把它们加起来。\n5. 输入： 1，2\n5. 输出： 3\n###\n", [ZH_A, ZH_B]),
+    "no blanks": (ZH_FIRST + "###\n5.指令：把它们加起来。\n5.输入：1，2\n5.输出：3\n###\n", [ZH_A, ZH_B]),
+    "numbers with 、": (ZH_FIRST + "5、指令：把它们加起来。\n5、输入：1，2\n5、输出：3", [ZH_A, ZH_B]),
+    "numbers with a full-width dot": (
+        ZH_FIRST + "5．指令：把它们加起来。\n5．输入：1，2\n5．输出：3",
+        [ZH_A, ZH_B],
+    ),
+    "full-width numbers": (ZH_FIRST + "５．指令：把它们加起来。\n５．输入：1，2\n５．输出：3", [ZH_A, ZH_B]),
+    "ASCII colons": (ZH_FIRST + "5. 指令: 把它们加起来。\n5. 输入: 1，2\n5. 输出: 3", [ZH_A, ZH_B]),
+    "bold labels": (ZH_FIRST + "**5. 指令：** 把它们加起来。\n**5. 输入**：1，2\n**输出：** 3", [ZH_A, ZH_B]),
+    "labels in both languages": (
+        ZH_FIRST + "5. Instruction：把它们加起来。\n5. Input: 1，2\n5. 输出：3",
+        [ZH_A, ZH_B],
+    ),
+    "labels that are lines of an output": (
+        " 解释这个调用。\n4. 输入：f(2)\n4. 输出：它打印：\n输入：2\n输出：4\n完。\n###\n",
+        [item("解释这个调用。", "f(2)", "它打印：\n输入：2\n输出：4\n完。")],
+    ),
+    "words that begin like a label": (
+        " 说出一种树。\n4. 输入：无\n4. 输出：输出设备\n输入法：拼音",
+        [item("说出一种树。", "", "输出设备\n输入法：拼音")],
+    ),
+    "no output": (
+        " 说出一种树。\n4. 输入：无\n###\n5. 指令：把它们加起来。\n5. 输入：1，2\n5. 输出：3",
+        [Candidate("说出一种树。", (), missing="output"), ZH_B],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ZH_CASES)
+def test_chinese_labels(name: str) -> None:
+    text, expected = ZH_CASES[name]
+    assert labelled_tasks(text, prefilled="4. 指令：") == expected
+
+
 def test_without_a_prefilled_label_text_before_the_first_is_no_item() -> None:
     assert labelled_tasks("Here:\n1. Instruction: Add them.\n1. Input: 1, 2\n1. Output: 3") == [B]
     assert labelled_tasks("Nothing of the kind.") == []
@@ -141,14 +184,360 @@ def test_inputs_that_are_inputs(text: str) -> None:
     assert normalise_input(f" {text}\n") == text
 
 
-@pytest.mark.parametrize("run", ["\n4{}x", "###{}x", "\nOutput{}x", "\n4. Input{}", "\n**{}", "\n4.{}Instruction"])
-def test_a_model_that_writes_nothing_but_spaces_is_read_in_linear_time(run: str) -> None:
-    import time
+def instruction(text: str, *, cut_off: bool = False) -> Candidate:
+    return Candidate(text, cut_off=cut_off)
 
-    seconds = []
-    for length in (20_000, 80_000):
-        started = time.perf_counter()
-        labelled_tasks(run.format(" " * length), prefilled="4. Instruction:")
-        seconds.append(time.perf_counter() - started)
-    # Quadratic time would be tens of seconds here; the bound leaves a slow machine a hundredfold.
-    assert seconds[1] < 2
+
+TREE, BIRD, FISH = instruction("Name a tree."), instruction("Name a bird."), instruction("Name a fish.")
+
+# Behind a prompt that ends in "9.".
+LISTS = {
+    "as asked for": (" Name a tree.\n10. Name a bird.\n11. Name a fish.\n", [TREE, BIRD, FISH]),
+    "blank lines between": (" Name a tree.\n\n10. Name a bird.\n\n11. Name a fish.", [TREE, BIRD, FISH]),
+    "brackets": (" Name a tree.\n10) Name a bird.\n11 ) Name a fish.", [TREE, BIRD, FISH]),
+    "、": ("说出一种树。\n10、说出一种鸟。", [instruction("说出一种树。"), instruction("说出一种鸟。")]),
+    "a full-width dot": (" Name a tree.\n10．Name a bird.\n１１．Name a fish.", [TREE, BIRD, FISH]),
+    "skipped numbers": (" Name a tree.\n12. Name a bird.\n15. Name a fish.", [TREE, BIRD, FISH]),
+    "a number given twice": (
+        " Name a tree.\n10. Name a bird.\n10. Name a fish.",
+        [TREE, instruction("Name a bird. 10. Name a fish.")],
+    ),
+    "indented": (" Name a tree.\n  10. Name a bird.\n\t11. Name a fish.", [TREE, BIRD, FISH]),
+    "headings": (" Name a tree.\n## 10. Name a bird.\n###11. Name a fish.", [TREE, BIRD, FISH]),
+    "bold numbers": (" Name a tree.\n**10.** Name a bird.\n__11.__ Name a fish.", [TREE, BIRD, FISH]),
+    "bold items": (" **Name a tree.**\n**10. Name a bird.**\n11. **Name a fish.**", [TREE, BIRD, FISH]),
+    "bold inside an item stays": (
+        " Name **two** trees.\n10. **Name** a bird.",
+        [instruction("Name **two** trees."), instruction("**Name** a bird.")],
+    ),
+    "blanks to fill in stay": (
+        " Fill in: A tree has __\n10.__ is a bird; say which.",
+        [instruction("Fill in: A tree has __"), instruction("__ is a bird; say which.")],
+    ),
+    "a label before the text": (
+        " Instruction: Name a tree.\n10. Task: Name a bird.\n11. **Task 11:** Name a fish.\n12. 指令：说出树。",
+        [TREE, BIRD, FISH, instruction("说出树。")],
+    ),
+    "a word that only begins like a label": (" Tasks: name two.", [instruction("Tasks: name two.")]),
+    "several lines in an item": (
+        " Name a tree\nin one word.\n10.\nName a bird.",
+        [instruction("Name a tree in one word."), BIRD],
+    ),
+    "chatter, then the list from its number": (
+        " Sure, here they are:\n\n9. Name a tree.\n10. Name a bird.",
+        [TREE, BIRD],
+    ),
+    "chatter without a colon, then the list from its number": (
+        " Sure!\n9. Name a tree.\n10. Name a bird.",
+        [TREE, BIRD],
+    ),
+    "the number once more": ("\n9. Name a tree.\n10. Name a bird.", [TREE, BIRD]),
+    "chatter, then a list from 1": (" Here you go:\n1. Name a tree.\n2. Name a bird.", [TREE, BIRD]),
+    "chatter in Chinese, then a list from 1": ("以下是任务：\n1. Name a tree.\n2. Name a bird.", [TREE, BIRD]),
+    "nothing, then a list from 1": ("\n1. Name a tree.\n2. Name a bird.", [TREE, BIRD]),
+    "a list from 1 that goes beyond 9": (
+        "\n" + "".join(f"{n}. Name {n} trees.\n" for n in range(1, 12)),
+        [instruction(f"Name {n} trees.") for n in range(1, 12)],
+    ),
+    "a list inside an instruction": (
+        " Name a tree.\n10. Sort these words:\n1. pear\n2. fig\n11. Name a fish.",
+        [TREE, instruction("Sort these words: 1. pear 2. fig"), FISH],
+    ),
+    "a list inside the first instruction": (
+        " Sort these words:\n1. pear\n2. fig\n10. Name a bird.",
+        [instruction("Sort these words: 1. pear 2. fig"), BIRD],
+    ),
+    "an explanation below": (" Name a tree.\n10. Name a bird.\n\nI hope this helps!\n1. Really.", [TREE, BIRD]),
+    "an explanation below each": (
+        " Name a tree.\n\nThis asks for a tree.\n\n10. Name a bird.\n\nThis asks for a bird.",
+        [TREE, BIRD],
+    ),
+    "numbers inside a text": (
+        " Say what 3. means, and 2016.\n10. It cost $20. Was it 10.5 or 11. 5?",
+        [
+            instruction("Say what 3. means, and 2016."),
+            instruction("It cost $20. Was it 10.5 or 11. 5?"),
+        ],
+    ),
+    "years where a line begins": (
+        " Say what happened in\n2016. Be brief.\n10. Name a bird.\n1999) was a year.\n11. Name a fish.",
+        [
+            instruction("Say what happened in 2016. Be brief."),
+            instruction("Name a bird. 1999) was a year."),
+            FISH,
+        ],
+    ),
+    "decimals where a line begins": (
+        " Add\n10.5 and 3.\n10. Name a bird.",
+        [instruction("Add 10.5 and 3."), BIRD],
+    ),
+    "one item": (" Name a tree.", [TREE]),
+    "an item that is empty": (
+        " Name a tree.\n10.\n11. Name a fish.",
+        [TREE, Candidate(None, missing="instruction"), FISH],
+    ),
+    "a number at the end with nothing behind it": (" Name a tree.\n10. Name a bird.\n11.", [TREE, BIRD]),
+    "nothing": ("", [Candidate(None, missing="instruction")]),
+    "nothing but blanks": (" \n \n", [Candidate(None, missing="instruction")]),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists(name: str) -> None:
+    text, expected = LISTS[name]
+    assert numbered_instructions(text, first=9) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" Name a tree.\n10. Name a bi", [TREE, instruction("Name a bi", cut_off=True)]),
+        (" Name a tree.\n10. Name a bird.\n1", [TREE, instruction("Name a bird. 1", cut_off=True)]),
+        (" Name a tree.\n10. Name a bird.\n11.", [TREE, BIRD]),  # the next number closes an item
+        (" Name a tree.\n10. Name a bird.\n\nThese tas", [TREE, BIRD]),  # and so does a blank line
+        (" Name a tree.\n10. Name a bird.\n \n", [TREE, BIRD]),
+        (" Name a tree.\n10.\n\nName a bi", [TREE, instruction("Name a bi", cut_off=True)]),  # but not before it
+        (" Name a tr", [instruction("Name a tr", cut_off=True)]),
+        ("", [Candidate(None, missing="instruction", cut_off=True)]),
+    ],
+)
+def test_a_cut_list_loses_its_last_item_at_most(text: str, expected: list[Candidate]) -> None:
+    assert numbered_instructions(text, first=9, cut_off=True) == expected
+
+
+def test_a_short_prompt_begins_its_list_at_1() -> None:
+    assert numbered_instructions(" Name a tree.\n2. Name a bird.", first=1) == [TREE, BIRD]
+    assert numbered_instructions("Sure:\n1. Name a tree.\n2. Name a bird.", first=1) == [TREE, BIRD]
+
+
+def pair(given: str, output: str) -> Instance:
+    return Instance(input=given, output=output)
+
+
+def no_output(given: str) -> Lost:
+    return Lost(Instance(given, ""), Drop("missing_field", "output"))
+
+
+ONE, TWO = pair("1, 2", "3"), pair("4, 5", "9")
+EXAMPLE_1, ZH_EXAMPLE_1 = "Example 1\nInput:", "示例 1\n输入："
+
+# What the prompt says already, the completion, and its instances.
+INPUT_FIRST: dict[str, tuple[str, str, list[Instance]]] = {
+    "as asked for": (EXAMPLE_1, " 1, 2\nOutput: 3\nExample 2\nInput: 4, 5\nOutput: 9\n", [ONE, TWO]),
+    "blank lines between": (EXAMPLE_1, " 1, 2\nOutput: 3\n\nExample 2\nInput: 4, 5\nOutput: 9\n\n", [ONE, TWO]),
+    "in Chinese": (ZH_EXAMPLE_1, " 1, 2\n输出： 3\n示例 2\n输入： 4, 5\n输出： 9\n", [ONE, TWO]),
+    "in Chinese, close together": (ZH_EXAMPLE_1, "1, 2\n输出：3\n示例2\n输入：4, 5\n输出：9", [ONE, TWO]),
+    "in Chinese with ASCII colons": (ZH_EXAMPLE_1, " 1, 2\n输出: 3\n示例2:\n输入: 4, 5\n输出: 9", [ONE, TWO]),
+    "labels in both languages": (ZH_EXAMPLE_1, " 1, 2\nOutput: 3\nExample 2\n输入：4, 5\n输出：9", [ONE, TWO]),
+    "nothing said before": (
+        "",
+        "Example 1\nInput: 1, 2\nOutput: 3\nExample 2.\nInput: 4, 5\nOutput: 9",
+        [ONE, TWO],
+    ),
+    "bold, colon inside": (
+        EXAMPLE_1,
+        " 1, 2\n**Output:** 3\n**Example 2**\n**Input:** 4, 5\n**Output:** 9",
+        [ONE, TWO],
+    ),
+    "bold, colon outside": (
+        EXAMPLE_1,
+        " 1, 2\n**Output**: 3\n### Example 2:\n**Input**: 4, 5\n__Output__: 9",
+        [ONE, TWO],
+    ),
+    "examples without numbers": (
+        "",
+        "Example\nInput: 1, 2\nOutput: 3\nExample\nInput: 4, 5\nOutput: 9",
+        [ONE, TWO],
+    ),
+    "no example marks": ("", "Input: 1, 2\nOutput: 3\n\nInput: 4, 5\nOutput: 9", [ONE, TWO]),
+    "a skipped number": (EXAMPLE_1, " 1, 2\nOutput: 3\nExample 4\nInput: 4, 5\nOutput: 9", [ONE, TWO]),
+    "the beginning once more": (EXAMPLE_1, "\nExample 1\nInput: 1, 2\nOutput: 3", [ONE]),
+    "the label once more": (EXAMPLE_1, "\nInput: 1, 2\nOutput: 3", [ONE]),
+    "chatter, then the beginning once more": (
+        EXAMPLE_1,
+        " Sure, here they are.\n\nExample 1\nInput: 1, 2\nOutput: 3\nExample 2\nInput: 4, 5\nOutput: 9",
+        [ONE, TWO],
+    ),
+    "chatter where nothing was said before": ("", "Here they are:\nExample 1\nInput: 1, 2\nOutput: 3", [ONE]),
+    "several lines in every field": (
+        EXAMPLE_1,
+        " 1,\n\n2\nOutput: first\n\n- second\n3. third\n",
+        [pair("1,\n\n2", "first\n\n- second\n3. third")],
+    ),
+    "no input": (EXAMPLE_1, " <noinput>\nOutput: 3", [pair("", "3")]),
+    "no input, in other words": (EXAMPLE_1, " N/A\nOutput: 3", [pair("", "3")]),
+    "no input, in Chinese": (ZH_EXAMPLE_1, " <无输入>\n输出： 3", [pair("", "3")]),
+    "markers inside an output": (
+        EXAMPLE_1,
+        " f(2)\nOutput: It prints:\nInput: 2\nOutput: 4\nDone.\nExample 2\nInput: 4, 5\nOutput: 9",
+        [pair("f(2)", "It prints:\nInput: 2\nOutput: 4\nDone."), TWO],
+    ),
+    "markers inside a sentence": (
+        EXAMPLE_1,
+        " Say Input: 2\nOutput: See Example 2\nin which Output: is 4.\nExample 2 shows it.",
+        [pair("Say Input: 2", "See Example 2\nin which Output: is 4.\nExample 2 shows it.")],
+    ),
+    "numbers that go back": (
+        EXAMPLE_1,
+        " 1, 2\nOutput: 3\nExample 2\nInput: 4, 5\nOutput: As in\nExample 1\nit is nine.\nExample 3\n"
+        "Input: 1, 2\nOutput: 3",
+        [ONE, pair("4, 5", "As in\nExample 1\nit is nine."), ONE],
+    ),
+    "more than five": (  # how many a task may keep is a rule's to say
+        EXAMPLE_1,
+        " 1, 2\nOutput: 3\n" + "".join(f"Example {n}\nInput: {n}\nOutput: {n}\n" for n in range(2, 8)),
+        [ONE, *(pair(f"{n}", f"{n}") for n in range(2, 8))],
+    ),
+    "text under no marker": ("", " It is nine.\nReally.", [pair("", "It is nine.\nReally.")]),
+    "examples under no marker": (
+        "",
+        "Example 1\nThree.\nExample 2\nNine.",
+        [pair("", "Three."), pair("", "Nine.")],
+    ),
+    "an output alone": ("", "Output: 3", [pair("", "3")]),
+    "an input under no marker": ("", "1, 2\nOutput: 3", [ONE]),
+    "an example begun and left": (EXAMPLE_1, " 1, 2\nOutput: 3\nExample 2\n", [ONE]),
+    "nothing": ("", " \n", []),
+}
+
+
+@pytest.mark.parametrize("name", INPUT_FIRST)
+def test_instances_with_the_input_first(name: str) -> None:
+    prefilled, text, expected = INPUT_FIRST[name]
+    assert labelled_instances(text, prefilled=prefilled) == (tuple(expected), ())
+
+
+POSITIVE, NEGATIVE = pair("A joy.", "positive"), pair("A bore.\nNever again.", "negative")
+
+LABEL_FIRST: dict[str, tuple[str, str, list[Instance]]] = {
+    "as asked for": (
+        "Class label:",
+        " positive\nInput: A joy.\nClass label: negative\nInput: A bore.\nNever again.\n",
+        [POSITIVE, NEGATIVE],
+    ),
+    "blank lines between": (
+        "Class label:",
+        " positive\nInput: A joy.\n\nClass label: negative\n\nInput: A bore.\nNever again.\n\n",
+        [POSITIVE, NEGATIVE],
+    ),
+    "in Chinese": (
+        "类别：",
+        " 好\n输入： 真好。\n类别： 坏\n输入：不好。",
+        [pair("真好。", "好"), pair("不好。", "坏")],
+    ),
+    "no input marker": (
+        "Class label:",
+        " positive\nA joy.\nClass label: negative\nA bore.\nNever again.",
+        [POSITIVE, NEGATIVE],
+    ),
+    "bold": (
+        "Class label:",
+        " positive\n**Input**: A joy.\n**Class label:** negative\n**Input:** A bore.\nNever again.",
+        [POSITIVE, NEGATIVE],
+    ),
+    "the label once more": ("Class label:", "\nClass label: positive\nInput: A joy.", [POSITIVE]),
+    "examples counted": (
+        "Class label:",
+        "\nExample 1\nClass label: positive\nInput: A joy.\n\nExample 2\n\nClass label: negative\nInput: A bore.\n"
+        "Never again.",
+        [POSITIVE, NEGATIVE],
+    ),
+    "markers inside an input": (
+        "Class label:",
+        " spam\nInput: Buy!\nInput: cash\nOutput: joy\nExample 2\nNow.\nClass label: ham\nInput: Hello.",
+        [pair("Buy!\nInput: cash\nOutput: joy\nExample 2\nNow.", "spam"), pair("Hello.", "ham")],
+    ),
+    "no input": ("Class label:", " positive\nInput: <noinput>", [pair("", "positive")]),
+    "no input, in Chinese": ("类别：", " 好\n输入： <无输入>", [pair("", "好")]),
+    "a label alone": ("Class label:", " positive", [pair("", "positive")]),
+    "more than five": (
+        "Class label:",
+        " 1\nInput: a\n" + "".join(f"Class label: {n}\nInput: a\n" for n in range(2, 8)),
+        [pair("a", f"{n}") for n in range(1, 8)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LABEL_FIRST)
+def test_instances_with_the_label_first(name: str) -> None:
+    prefilled, text, expected = LABEL_FIRST[name]
+    assert labelled_instances(text, prefilled=prefilled) == (tuple(expected), ())
+
+
+@pytest.mark.parametrize(
+    ("prefilled", "text", "kept", "lost"),
+    [
+        (EXAMPLE_1, " 1, 2\nExample 2\nInput: 4, 5\nOutput: 9", (TWO,), (no_output("1, 2"),)),
+        (EXAMPLE_1, " 1, 2\nOutput:\nExample 2\nInput: 4, 5\nOutput: 9", (TWO,), (no_output("1, 2"),)),
+        (EXAMPLE_1, " 1, 2\nOutput: 3\nExample 2\nInput: 4, 5", (ONE,), (no_output("4, 5"),)),
+        (EXAMPLE_1, " It is nine.", (), (no_output("It is nine."),)),
+        (EXAMPLE_1, "", (), (no_output(""),)),
+        (ZH_EXAMPLE_1, " 1, 2\n示例 2\n输入： 4, 5\n输出： 9", (TWO,), (no_output("1, 2"),)),
+        ("Class label:", "\nInput: A joy.", (), (no_output("A joy."),)),
+        ("Class label:", " positive\nInput: A joy.\nClass label:", (POSITIVE,), (no_output(""),)),
+    ],
+)
+def test_an_instance_without_an_output_is_lost_alone(
+    prefilled: str, text: str, kept: tuple[Instance, ...], lost: tuple[Lost, ...]
+) -> None:
+    assert labelled_instances(text, prefilled=prefilled) == (kept, lost)
+
+
+@pytest.mark.parametrize(
+    ("prefilled", "text", "kept", "lost"),
+    [
+        (EXAMPLE_1, " 1, 2\nOutput: 3\nExample 2\nInput: 4, 5\nOutput: 9", (ONE,), (TWO,)),  # whole or not
+        (EXAMPLE_1, " 1, 2\nOutput: 3\nExample 2\nInput: 4,", (ONE,), (pair("4,", ""),)),
+        (EXAMPLE_1, " 1, 2\nOutput: 3", (), (ONE,)),
+        (EXAMPLE_1, " 1, 2\nExample 2\nInput: 4, 5\nOutput: 9", (), (no_output("1, 2"), TWO)),
+        (EXAMPLE_1, " 1, 2\nOutput: 3\nExample 2\n", (ONE,), ()),  # the next mark closes an instance
+        ("Class label:", " positive\nInput: A joy.\nClass label: neg", (POSITIVE,), (pair("", "neg"),)),
+        ("Class label:", " positive\nInput: A joy.\nClass label:", (POSITIVE,), (pair("", ""),)),
+        ("", "It is ni", (), (pair("", "It is ni"),)),
+    ],
+)
+def test_a_cut_text_loses_its_last_instance_only(
+    prefilled: str, text: str, kept: tuple[Instance, ...], lost: tuple[Instance | Lost, ...]
+) -> None:
+    expected = tuple(one if isinstance(one, Lost) else Lost(one, Drop("cut_off")) for one in lost)
+    assert labelled_instances(text, prefilled=prefilled, cut_off=True) == (kept, expected)
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "tasks": lambda text: labelled_tasks(text, prefilled="4. Instruction:"),
+    "instructions": lambda text: numbered_instructions(text, first=9),
+    "instances": lambda text: labelled_instances(text, prefilled=EXAMPLE_1),
+}
+RUNS = {
+    "tasks": ["\n4{}x", "###{}x", "\nOutput{}x", "\n4. Input{}", "\n**{}", "\n4.{}Instruction"],
+    "instructions": [
+        "Task{}x",
+        "Task 9{}x",
+        "x\n10{}x",
+        "x\n#{}10. x",
+        "x\n* {}10. x",
+        "x\n10. {}x",
+        "x{}\n",
+        "x\n{}\n",
+    ],
+    "instances": [
+        *("\nExample{}x", "\nExample 2{}x", "\nExample 2.{}x", "\n{}Example", "\n#{}Example 2", "\n**{}"),
+        *("\nOutput{}x", "\nOutput**{}x", "\nOutput: {}\nExample 2", "\nClass label{}x"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("reader", "run"), [(reader, run) for reader, runs in RUNS.items() for run in runs])
+def test_a_model_that_writes_nothing_but_spaces_is_read_in_linear_time(reader: str, run: str) -> None:
+    started = time.perf_counter()
+    READERS[reader](run.format(" " * 40_000))
+    # Quadratic time would be ten seconds here; the bound leaves a slow machine a hundredfold.
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("text", ["x" * 40_000, "\n" * 40_000, "Input:\n" * 6_000, "Output: x\n" * 6_000])
+def test_a_model_that_runs_in_circles_is_read_quickly(reader: str, text: str) -> None:
+    started = time.perf_counter()
+    READERS[reader](text)
+    assert time.perf_counter() - started < 1

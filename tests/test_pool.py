@@ -8,18 +8,21 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from selfinstruct_hub.errors import PoolError
-from selfinstruct_hub.pool import SCHEMA_VERSION, Pool
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.pool.schema import SCHEMA_VERSION
 from selfinstruct_hub.records import (
     Candidate,
     Completion,
     Decoding,
     Drop,
     Instance,
+    Lost,
     Neighbour,
     Request,
     Round,
@@ -48,13 +51,18 @@ def answer(text: str = "text") -> Completion:
 
 
 def verdicts(number: int) -> list[Verdict]:
-    good = Candidate("Name a tree.", (Instance("a", "b"), Instance("c", "d")))
-    bad = Candidate(None, (), missing="instruction", cut_off=True)
+    lost = (Lost(Instance("e", ""), Drop("cut_off", "detail")),)
+    extra = {"rows": [{"id": 3}]}
+    good = Candidate(
+        "Name a tree.", (Instance("a", "b"), Instance("c", "d")), stage="tasks", lost=lost, extra=extra
+    )
+    bad = Candidate(None, (), missing="instruction", cut_off=True, stage="tasks")
+    gone = replace(good, failure=Drop("request_refused", "422"), calls=(0, 4))
     near = Similarity((Neighbour("s", 0.7000000000000001),), 0.123)
     return [
-        Verdict(1, number, 0, good, task=task_of(good, good.instances), similarity=near),
+        Verdict(1, number, 0, good, task=task_of(good, good.instances), similarity=near, lost=lost),
         Verdict(1, number, 1, bad, drop=Drop("missing_field", "instruction")),
-        Verdict(1, number, 2, good, drop=Drop("too_similar", "ROUGE-L 1.000 with s"), similarity=near),
+        Verdict(1, number, 2, gone, drop=Drop("too_similar", "ROUGE-L 1.000 with s"), similarity=near),
     ]
 
 
@@ -85,7 +93,7 @@ def test_counts_come_from_judged_draws_only(pool: Pool) -> None:
     for number in range(3):
         pool.add_completion(request(number), answer())
     pool.add_draw(1, 0, verdicts(0))
-    pool.add_draw(1, 1, [Verdict(1, 1, 0, Candidate("x", (), cut_off=True), drop=Drop("cut_off"))])
+    pool.add_draw(1, 1, [Verdict(1, 1, 0, Candidate("x", (), cut_off=True, stage="tasks"), drop=Drop("cut_off"))])
     assert pool.counts(1) == {
         "tasks": 1,
         "rows": 2,
@@ -93,8 +101,20 @@ def test_counts_come_from_judged_draws_only(pool: Pool) -> None:
         "completions": 2,
         "parsed": 1,
         "candidates": 4,
+        "acceptance": 0.25,
         "drops": {"cut_off": 1, "missing_field": 1, "too_similar": 1},
+        "lost_instances": {"cut_off": 1},
+        "similarity": {"mean": 0.7, "p90": 0.7},
         "tokens": {"prompt": 20, "generated": 40},
+        "stages": {
+            "tasks": {
+                "requests": 2,
+                "parsed": 1,
+                "tokens": {"prompt": 20, "generated": 40},
+                "candidates": 4,
+                "drops": {"cut_off": 1, "missing_field": 1, "too_similar": 1},
+            }
+        },
         "unjudged": 1,
     }
     assert pool.cost(1) == (3, 90)
@@ -205,3 +225,76 @@ def test_a_full_disk_is_named_and_loses_nothing(pool: Pool) -> None:
     pool.add_completion(request(99), answer())  # and it goes on once there is space
     assert pool.cost(1)[0] == stored + 1
     pool.check()
+
+
+# What a pool of format 1 held, as its own program wrote it.
+FORMAT_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE seeds (position INTEGER PRIMARY KEY, task TEXT NOT NULL);
+CREATE TABLE rounds (
+    number INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, wanted INTEGER NOT NULL,
+    complete INTEGER NOT NULL DEFAULT 0, settings TEXT NOT NULL, asked TEXT NOT NULL
+);
+CREATE TABLE completions (
+    round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, call INTEGER NOT NULL,
+    stage TEXT NOT NULL, prompt TEXT NOT NULL, decoding TEXT NOT NULL, demonstrations TEXT NOT NULL,
+    text TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, generated_tokens INTEGER,
+    model TEXT NOT NULL, endpoint_kind TEXT NOT NULL, queue_time REAL, inference_time REAL, total_time REAL,
+    PRIMARY KEY (round, number, call)
+);
+CREATE TABLE draws (
+    round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, candidates INTEGER NOT NULL,
+    PRIMARY KEY (round, number)
+);
+CREATE TABLE verdicts (
+    round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
+    candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL NOT NULL,
+    PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
+);
+CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
+INSERT INTO rounds VALUES (1, 'v1.0.0', 1, 1, '{"demonstrations":{"human":3},"recipe":"alpaca"}', '{}');
+INSERT INTO completions VALUES
+ (1, 0, 0, 'tasks', 'p', '{"max_new_tokens":9}', '[]', 't', 'eos', 1, 2, 'm', 'tgi', NULL, NULL, NULL);
+INSERT INTO draws VALUES (1, 0, 3);
+INSERT INTO verdicts VALUES (1, 0, 0,
+ '{"cut_off":false,"instances":[["","x"]],"instruction":"Name it.","is_classification":null,"missing":null}',
+ '{"id":"t","instances":[["","x"]],"instruction":"Name it.","is_classification":null}',
+ NULL, NULL, '[["s",0.25]]', 0.1);
+INSERT INTO verdicts VALUES (1, 0, 1,
+ '{"cut_off":false,"instances":[["","x"]],"instruction":"Name it.","is_classification":null,"missing":null}',
+ NULL, 'too_similar', 'ROUGE-L', '[["t",1.0]]', 0.2);
+INSERT INTO verdicts VALUES (1, 0, 2,
+ '{"cut_off":true,"instances":[],"instruction":"Name","is_classification":null,"missing":null}',
+ NULL, 'cut_off', '', '[]', 0.0);
+PRAGMA application_id = 1397311554;
+PRAGMA user_version = 1
+"""
+
+
+def test_a_pool_of_format_1_is_read_and_migrated_with_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite3"
+    old = sqlite3.connect(path)
+    old.executescript(FORMAT_1)
+    old.close()
+    before = path.read_bytes()
+
+    def look(pool: Pool) -> None:
+        counts = pool.counts(1)
+        assert (counts["tasks"], counts["candidates"], counts["parsed"]) == (1, 3, 1)
+        assert counts["similarity"] == {"mean": 0.625, "p90": 1.0}
+        assert list(counts["stages"]) == ["tasks"]
+        assert [v.similarity.score if v.similarity else None for v in pool.verdicts(1)] == [0.25, 1.0, None]
+        assert [task.instruction for task in pool.tasks(1)] == ["Name it."]
+        assert pool.rounds()[0].settings["demonstrations"]["machine"] == 0
+        assert {v.candidate.calls for v in pool.verdicts(1)} == {(0,)}
+
+    with Pool.open(path, read_only=True) as pool:
+        look(pool)
+    assert path.read_bytes() == before  # a reader leaves it as it is
+    assert [p.name for p in tmp_path.iterdir()] == ["pool.sqlite3"]
+    with Pool.open(path) as pool:
+        look(pool)
+        pool.check()
+    assert sqlite3.connect(tmp_path / "pool.sqlite3.format-1").execute("PRAGMA user_version").fetchone() == (1,)
+    with Pool.open(path) as pool:
+        look(pool)

@@ -1,105 +1,135 @@
-"""The recipes: golden prompts byte for byte, the grammar against the parser, recorded completions."""
+"""The recipes: golden prompts byte for byte, grammars against parsers, requests driven by a script."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from selfinstruct_hub import assets, recipes, sampling, seeds
-from selfinstruct_hub.parsing import labelled_tasks
-from selfinstruct_hub.recipes import alpaca
-from selfinstruct_hub.records import FINISH_EOS, FINISH_LENGTH, Candidate, Completion, Decoding, Instance, Task
+from selfinstruct_hub import assets, languages, recipes, sampling, seeds
+from selfinstruct_hub.errors import EndpointRefusedError, EndpointUnreachableError
+from selfinstruct_hub.local.grammar import Grammar, check_repetition
+from selfinstruct_hub.parsing import labelled_instances, labelled_tasks, numbered_instructions
+from selfinstruct_hub.recipes import alpaca, self_instruct, wording
+from selfinstruct_hub.records import (
+    FINISH_EOS,
+    FINISH_LENGTH,
+    Candidate,
+    Completion,
+    Decoding,
+    Drop,
+    Instance,
+    Lost,
+    Task,
+    estimated_tokens,
+)
 
-HERE = Path(__file__).parent
+GOLDEN = Path(__file__).parent / "golden"
+EN, ZH, FR = languages.of("en"), languages.of("zh"), languages.of("fr")
+STAGES = self_instruct.RECIPE.stages
+
+
+def task(name: str, instruction: str, *pairs: tuple[str, str], yes: bool | None = False) -> Task:
+    return Task(name, instruction, tuple(Instance(*pair) for pair in pairs), is_classification=yes)
+
 
 DEMONSTRATIONS = (
-    Task("a", "Name two trees.", (Instance("", "Oak and elm."),)),
-    Task("b", "Add the numbers.", (Instance("1\n2", "3"), Instance("2\n2", "4"))),
+    task("a", "Name two trees.", ("", "Oak and elm.")),
+    task("b", "Add the numbers.", ("1\n2", "3"), ("2\n2", "4")),
+)
+OTHERS = (
+    *DEMONSTRATIONS,
+    task("c", "Rewrite the note\nas a list.\n\nKeep the order.", ("Buy milk, then bread.", "- milk\n- bread")),
+)
+CLASSIFICATION = (
+    task(
+        *("d", "Is the mail spam?\nAnswer spam or ham."),
+        *(("Win cash now!\nClick here.", "spam"), ("See you at six.", "ham")),
+        yes=True,
+    ),
+    task("e", "Say whether the text is a question: yes or no.", ("Where is it", "yes"), yes=True),
+)
+ZH_DEMONSTRATIONS = (
+    task("a", "说出两种树。", ("", "橡树和榆树。")),
+    task("b", "把这些数加起来。", ("1\n2", "3"), ("2\n2", "4")),
+)
+ZH_OTHERS = (
+    *ZH_DEMONSTRATIONS,
+    task("c", "把便条改写成清单，\n保持原来的顺序。", ("先买牛奶，再买面包。", "- 牛奶\n- 面包")),
+)
+ZH_CLASSIFICATION = (
+    task(
+        *("d", "这封邮件是垃圾邮件吗？\n回答“是”或“不是”。"),
+        *(("恭喜中奖！\n请点击领取。", "是"), ("六点见。", "不是")),
+        yes=True,
+    ),
+    task("e", "判断这句话是不是问句，回答“问句”或“非问句”。", ("它在哪儿", "问句"), yes=True),
+)
+FR_DEMONSTRATIONS = (
+    task("a", "Nommez deux arbres.", ("", "Le chêne et l'orme.")),
+    task("b", "Additionnez les nombres.", ("1\n2", "3")),
 )
 
 
-def test_the_alpaca_prompt_is_golden() -> None:
-    assert alpaca.prompt(DEMONSTRATIONS, 4) == (HERE / "golden" / "alpaca_prompt.txt").read_text(encoding="utf-8")
+def instructions_of(
+    language: languages.Language, shown: Sequence[Task], domain: str | None = None, only: bool = False
+) -> str:
+    return self_instruct.instructions_prompt(
+        wording.of(language), language.name, shown, domain=domain, only_classification=only
+    )
 
 
-def test_the_constant_part_comes_first_and_no_demonstration_reads_as_two() -> None:
-    tasks = seeds.read(assets.folder("seeds") / "en.jsonl")
-    prompts = []
-    for number in range(40):
-        shown = sampling.demonstrations(tasks, 3, seed=1, round_number=1, request_number=number)
-        prompts.append(alpaca.prompt(shown, 20))
-        # What we ask for in the prompt, our own parser reads back.
-        listed = prompts[-1][prompts[-1].index("###\n1.") :].removesuffix("4. Instruction:")
-        found = labelled_tasks(listed)
-        assert [c.instruction for c in found] == [task.instruction for task in shown]
-        assert [c.instances[0] for c in found] == [task.instances[0] for task in shown]
-    assert len({text[: text.index("###\n1.")] for text in prompts}) == 1
+def instances_of(
+    language: languages.Language, shown: Sequence[Task], instruction: str, *, label_first: bool
+) -> str:
+    return self_instruct.instances_prompt(
+        wording.of(language), language.name, shown, instruction, label_first=label_first
+    )
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        " Name a tree.\n4. Input: <noinput>\n4. Output: Oak.\n###\n"
-        "5. Instruction: Add them.\n5. Input: 1, 2\n5. Output: 1. six\n- yes\nno\n###\n",
-    ],
-)
-def test_what_the_grammar_allows_parses_and_what_breaks_the_form_is_not_allowed(text: str) -> None:
-    pattern = re.compile(alpaca.grammar(4, 2))
-    assert pattern.fullmatch(text)
-    assert all(c.well_formed for c in labelled_tasks(text, prefilled="4. Instruction:"))
-    for broken in (
-        text.replace("5. Output", "Output"),
-        text.replace("###\n5", "5"),
-        text.replace("4. Input: <noinput>\n", ""),
-        text.replace("Oak.", "# Oak."),
-        text.replace("Oak.", "Oak.\n4. Output: Elm."),
-        text.replace("Oak.", "Oak.\nOutput: Elm."),
-        text.replace("Oak.", "Oak.\n**Input:** Elm."),
-        text.replace("Oak.", "Oak" + 6 * "\nand so on"),
-        text.replace(" Name a tree.", " "),
-        "Sure! " + text,
-        text[:-5],
-    ):
-        assert not pattern.fullmatch(broken), broken
+MIXED, ZH_MIXED = (*CLASSIFICATION, *OTHERS), (*ZH_CLASSIFICATION, *ZH_OTHERS)
+PROMPTS = {
+    "alpaca_prompt": lambda: alpaca.prompt(DEMONSTRATIONS, 4, EN),
+    "alpaca_prompt_zh": lambda: alpaca.prompt(ZH_DEMONSTRATIONS, 4, ZH),
+    "alpaca_prompt_fr": lambda: alpaca.prompt(FR_DEMONSTRATIONS, 4, FR),
+    "alpaca_prompt_domain": lambda: alpaca.prompt(DEMONSTRATIONS, 4, EN, "gardening"),
+    "alpaca_prompt_zh_domain": lambda: alpaca.prompt(ZH_DEMONSTRATIONS, 4, ZH, "园艺"),
+    "instructions_prompt": lambda: instructions_of(EN, MIXED),
+    "instructions_prompt_zh": lambda: instructions_of(ZH, ZH_MIXED),
+    "instructions_prompt_fr": lambda: instructions_of(FR, FR_DEMONSTRATIONS),
+    "instructions_prompt_domain": lambda: instructions_of(EN, MIXED, "gardening"),
+    "instructions_prompt_only_classification": lambda: instructions_of(EN, CLASSIFICATION, only=True),
+    "instructions_prompt_zh_domain_only_classification": lambda: instructions_of(
+        ZH, ZH_CLASSIFICATION, "园艺", only=True
+    ),
+    "classification_prompt": lambda: self_instruct.classification_prompt(
+        wording.of(EN), MIXED, "Sort the words by length."
+    ),
+    "classification_prompt_zh": lambda: self_instruct.classification_prompt(
+        wording.of(ZH), ZH_MIXED, "把这些词按长短排序。"
+    ),
+    "input_first_prompt": lambda: instances_of(EN, OTHERS, "Sort the words by length.", label_first=False),
+    "input_first_prompt_zh": lambda: instances_of(ZH, ZH_OTHERS, "把这些词按长短排序。", label_first=False),
+    "input_first_prompt_fr": lambda: instances_of(FR, FR_DEMONSTRATIONS, "Triez les mots.", label_first=False),
+    "label_first_prompt": lambda: instances_of(EN, CLASSIFICATION, "Is it hot or cold?", label_first=True),
+    "label_first_prompt_zh": lambda: instances_of(ZH, ZH_CLASSIFICATION, "是冷还是热？", label_first=True),
+}
 
 
-def test_the_grammar_has_no_bounded_repetition() -> None:
-    assert "{" not in alpaca.grammar(4, 20)
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompts_are_golden(name: str) -> None:
+    assert PROMPTS[name]() == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
 
 
-async def test_a_draw_asks_once_with_a_stop_that_no_answer_holds_by_chance() -> None:
-    asked = []
-
-    async def complete(stage: str, prompt: str, decoding: Decoding) -> Completion:
-        asked.append((stage, prompt, decoding))
-        return Completion(" Name a tree.\n3. Input: x\n3. Output: It costs $20.\nSince 2016. Oak", FINISH_LENGTH)
-
-    plan = recipes.Plan(tasks_per_request=4, use_grammar=True, decoding=Decoding(max_new_tokens=600))
-    found = await alpaca.run(DEMONSTRATIONS, complete, plan)
-    assert found == [Candidate("Name a tree.", (Instance("x", "It costs $20.\nSince 2016. Oak"),), cut_off=True)]
-    ((stage, prompt, decoding),) = asked
-    assert stage == "tasks"
-    assert prompt == alpaca.prompt(DEMONSTRATIONS, 4)
-    assert decoding.stop == ("\n7. Instruction:",)
-    assert decoding.grammar == ("regex", alpaca.grammar(3, 4))
-    assert decoding.max_new_tokens == 600
-
-
-def test_recorded_completions_parse_as_recorded() -> None:
-    """Raw answers of the embedded model, with and without the grammar, truncated and malformed ones included."""
-    lines = (HERE / "golden" / "completions.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) >= 8
-    kinds = set()
-    for line in lines:
-        row = json.loads(line)
-        found = labelled_tasks(
-            row["text"], prefilled=row["prefilled"], cut_off=row["finish_reason"] == FINISH_LENGTH
-        )
-        shapes = [[c.instruction, [[i.input, i.output] for i in c.instances], c.missing, c.cut_off] for c in found]
-        assert shapes == row["candidates"], row["text"]
-        kinds |= {"whole" if c.well_formed else "cut" if c.cut_off else str(c.missing) for c in found}
-    assert {"whole", "cut", "output"} <= kinds
-    assert FINISH_EOS in {json.loads(line)["finish_reason"] for line in lines}
+def test_every_golden_prompt_is_compared() -> None:
+    assert {path.stem for path in GOLDEN.glob("*prompt*.txt")} == set(PROMPTS)

@@ -167,6 +167,7 @@ def test_a_full_disk_leaves_no_half_release_and_the_next_try_succeeds(
                 freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
         assert not (tmp_path / "v1.0.0").exists()
         folder = freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+    assert folder is not None
     assert read_manifest(folder)["tasks"] == 12
     assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["v1.0.0"]
 
@@ -174,6 +175,7 @@ def test_a_full_disk_leaves_no_half_release_and_the_next_try_succeeds(
 def test_a_changed_shard_of_an_earlier_release_is_noticed(grown: Workspace, tmp_path: Path) -> None:
     with Pool.open(grown.pool_file, read_only=True) as pool:
         first = freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+        assert first is not None
         shard = next((first / "data" / "default").iterdir())
         shard.write_bytes(shard.read_bytes()[:-1] + b"x")
         with pytest.raises(ReleaseError, match="has changed since it was released"):
@@ -235,6 +237,13 @@ def test_the_builder_stands_where_it_is_developed() -> None:
 
 # The card.
 
+OPTIONS = {
+    "classification_demonstrations": 31,
+    "label_first_demonstrations": 16,
+    "input_first_demonstrations": 11,
+    "instance_max_new_tokens": 350,
+    "instance_temperature": None,
+}
 MANIFEST: dict[str, Any] = {
     "version": "v1.1.0",
     "recipe": "alpaca",
@@ -253,16 +262,61 @@ MANIFEST: dict[str, Any] = {
             "rows": 625,
             "tokens": {"prompt": 5000, "generated": 123456},
             "drops": {"too_similar": 300 * n, "cut_off": 100 * n},
+            "acceptance": 0.6 / n,
+            "lost_instances": {"cut_off": 4} if n == 2 else {},
+            "similarity": {"mean": 0.25 * n, "p90": 0.4} if n == 2 else {"mean": None, "p90": None},
+            "stages": {
+                "instructions": {
+                    "requests": 100,
+                    "parsed": 99,
+                    "candidates": 1000,
+                    "drops": {"too_similar": 600},
+                    "tokens": {"prompt": 1, "generated": 1234},
+                },
+                "instances": {
+                    "requests": 400,
+                    "parsed": 380,
+                    "candidates": 400,
+                    "drops": {},
+                    "tokens": {"prompt": 1, "generated": 12345},
+                },
+            }
+            if n == 2
+            else {"tasks": {}},
             "models": ["org/a_model*|<script>"],
             "settings": {
+                "recipe": ("alpaca", "self-instruct")[n - 1],
                 "novelty": {"threshold": 0.7},
+                **({"domain": "law | order", "options": OPTIONS} if n == 2 else {}),
                 "decoding": {"temperature": 1.0, "top_p": None, "max_new_tokens": 3000},
                 "tasks_per_request": 20,
                 "grammar": False,
-                "demonstrations": {"human": 3},
+                "demonstrations": {"human": 3} if n == 1 else {"human": 6, "machine": 2},
             },
         }
         for n in (1, 2)
+    ]
+    + [
+        {
+            "round": 3,
+            "version": "v1.2.0",
+            **dict.fromkeys(("completions", "parsed"), 0),
+            "candidates": 10,
+            "tasks": 10,
+            "rows": 12,
+            "acceptance": 1.0,
+            "drops": {},
+            "lost_instances": {},
+            "tokens": {"prompt": 0, "generated": 0},
+            "similarity": {"mean": 0.1, "p90": 0.2},
+            "stages": {"import": {}},
+            "models": [],
+            "settings": {
+                "recipe": "import",
+                "novelty": {"threshold": 0.7},
+                "source": {"file": "my_*.json", "format": "alpaca_data", "rows": 13, "sha256": "0"},
+            },
+        }
     ],
     "files": [
         {"config": name, "rows": 1250, "bytes": 1000, "memory_bytes": 5000, "path": f"data/{name}/x"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from selfinstruct_hub import assets, filters, novelty, recipes, seeds
+from selfinstruct_hub import assets, config, filters, languages, novelty, recipes, seeds
 from selfinstruct_hub.errors import SeedError
 from selfinstruct_hub.records import Candidate, Task
 
@@ -39,12 +39,25 @@ def without(key: str) -> dict[str, Any]:
         (json.dumps({**GOOD, "instruction": 3}), "line 2, field `instruction`: expected a text, found a number"),
         (json.dumps({**GOOD, "instruction": " "}), "line 2, field `instruction`: empty"),
         (json.dumps({**GOOD, "instruction": "Say \ud800."}), "field `instruction`: holds half a character"),
+        (json.dumps({**GOOD, "name": "\ud800"}), "line 2, field `name`: holds half a character"),
         ("[" * 100_000, "line 2: not"),
         ("9" * 5000, "line 2: not a seed task"),
         (json.dumps({**GOOD, "instances": []}), "line 2, field `instances`: empty"),
         (json.dumps({**GOOD, "instances": ["x"]}), "field `instances[0]`: expected an object"),
         (json.dumps({**GOOD, "instances": [{"input": ""}]}), "field `instances[0]`: field `output` is missing"),
+        (
+            json.dumps({**GOOD, "instances": [{"input": "\ud800", "output": "x"}]}),
+            "line 2, field `instances[0]`, field `input`: holds half a character",
+        ),
+        (
+            json.dumps({**GOOD, "instances": [{"input": "", "output": " "}]}),
+            "line 2, field `instances[0]`, field `output`: empty; expected a text",
+        ),
         (json.dumps({**GOOD, "is_classification": "no"}), "field `is_classification`: expected true or false"),
+        (
+            json.dumps({**without("instances"), "output": "Red."}),
+            "missing, but there is `output`; to read such rows",
+        ),
         (json.dumps(GOOD), "line 2: `id` repeats line 1"),
         (json.dumps({**GOOD, "id": "b"}), "line 2: `instruction` repeats line 1"),
     ],
@@ -67,10 +80,42 @@ def test_files_without_rows_and_missing_files(tmp_path: Path) -> None:
     latin.write_bytes(json.dumps(GOOD).encode() + b"\n\xe9")
     with pytest.raises(SeedError, match="line 2: not UTF-8"):
         seeds.read(latin)
-    with pytest.raises(SeedError, match="no such seed file"):
-        seeds.locate("nowhere.jsonl", "en", tmp_path)
-    with pytest.raises(SeedError, match=r"language `xx` \(there are: en\)"):
+    table = tmp_path / "seeds.parquet"
+    table.write_bytes(b"PAR1")
+    with pytest.raises(SeedError, match="a seed file is JSONL; to read this one by its columns"):
+        seeds.read(table)
+    for name in ("nowhere.jsonl", "../no/folder", "a b", "x" * 97, "~nobody-of-that-name/seeds"):
+        with pytest.raises(SeedError, match=r"no such seed file|cannot be looked at"):
+            seeds.locate(name, "en", tmp_path)
+    with pytest.raises(SeedError, match=r"language `xx` \(there are: en\b.*\); set `seeds` to a file of yours"):
         seeds.locate(None, "xx", tmp_path)
+
+
+def test_what_settings_name(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    path.write_text(json.dumps(GOOD))
+    (tmp_path / "org").mkdir()
+    assert seeds.locate("../seeds.jsonl", "en", tmp_path / "w") == path
+    assert seeds.locate(str(path), "en", tmp_path / "w") == path
+    assert seeds.locate("org", "en", tmp_path) == tmp_path / "org"  # a folder that is there is meant
+    assert seeds.locate("org/name", "en", tmp_path) == "org/name"
+    assert seeds.locate(None, "en", tmp_path) == assets.folder("seeds") / "en.jsonl"
+    assert seeds.load(config.Settings(seeds="seeds.jsonl"), tmp_path) == seeds.read(path)
+    assert len(seeds.load(config.Settings(), tmp_path)) == 175
+
+
+def test_seeds_in_another_script_than_the_language(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    chinese = {**GOOD, "id": "b", "instruction": "写一首关于 spring 的诗。"}
+    path.write_text(json.dumps(chinese) + "\n\n" + json.dumps(GOOD), encoding="utf-8")
+    with pytest.raises(SeedError) as error:
+        seeds.load(config.validate({"seeds": "seeds.jsonl", "language": "zh"}, source="test"), tmp_path)
+    assert str(error.value) == (
+        f"{path}, line 3, field `instruction`: not a character of it is in the script of Chinese; set `language` "
+        "to the language of the seeds, or `seeds` to tasks written in Chinese"
+    )
+    assert len(seeds.read(path)) == 2
+    assert len(seeds.read(path, languages.of("en"))) == 2  # half a sentence of Latin letters is enough
 
 
 def test_a_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
@@ -80,6 +125,40 @@ def test_a_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
     (task,) = seeds.read(path)
     assert task.instances[0].output == "one\u2028two\x85three"
     assert seeds.as_row(task) == row
+
+
+def test_a_seed_file_may_be_one_array(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.json"
+    other = {**GOOD, "id": "b", "instruction": "Name a tree.", "name": 7}
+    path.write_text("\ufeff" + json.dumps([GOOD, other], indent=4), encoding="utf-8")
+    found = seeds.load(config.Settings(seeds="seeds.json"), tmp_path)
+    assert [seeds.as_row(task) for task in found] == [GOOD, {**other, "name": ""}]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", ": no seed tasks in it; expected one JSON object a line, or one JSON array of objects"),
+        (json.dumps([GOOD, 1]), ", row 2: expected a JSON object, found a number"),
+        (json.dumps([GOOD, GOOD]), ", row 2: `id` repeats row 1; every seed task needs its own"),
+        (
+            json.dumps([GOOD, {**GOOD, "id": "\ud800"}]),
+            ", row 2, field `id`: holds half a character (a lone surrogate); write the whole one",
+        ),
+        (
+            json.dumps([GOOD])[:-1],
+            ", line 1: not valid JSON (Expecting ',' delimiter at column 135); expected one array of objects",
+        ),
+        ("[" * 100_000, ": not an array of objects (a value in it cannot be read)"),
+        (f"[{'9' * 5000}]", ": not an array of objects (a value in it cannot be read)"),
+    ],
+)
+def test_a_broken_array_is_refused_in_one_line(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "seeds.json"
+    path.write_text(content)
+    with pytest.raises(SeedError) as error:
+        seeds.read(path)
+    assert str(error.value) == f"{path}{said}"
 
 
 # Our own seeds.
@@ -98,19 +177,20 @@ def test_ours_have_the_size_and_the_mix_of_the_paper(english: list[Task]) -> Non
 
 
 def test_ours_pass_every_rule_that_candidates_must_pass(english: list[Task]) -> None:
-    rules = filters.Rules(4, 150, recipes.named("alpaca").blocked_words, 5, 0.5)
+    rules = filters.Rules(4, 150, recipes.named("alpaca").blocked_words, 5, 0.5, languages.of("en"))
     dropped = {
         task.id: drop
         for task in english
-        if (drop := filters.judge(Candidate(task.instruction, task.instances), rules)[1])
+        if (drop := filters.instruction_drop(Candidate(task.instruction, task.instances), rules))
     }
     assert dropped == {}
 
 
 def test_ours_keep_every_instance(english: list[Task]) -> None:
-    rules = filters.Rules(4, 150, (), 5, 0.5)
+    rules = filters.Rules(4, 150, (), 5, 0.5, languages.of("en"))
     for task in english:
-        assert filters.judge(Candidate(task.instruction, task.instances), rules)[0] == task.instances, task.id
+        kept, lost, drop = filters.kept_instances(Candidate(task.instruction, task.instances), rules)
+        assert (kept, lost, drop) == (task.instances, (), None), task.id
 
 
 def test_no_two_of_ours_resemble_each_other(english: list[Task]) -> None:

@@ -107,7 +107,9 @@ class TGIEndpoint:
         try:
             body = request_body(prompt, decoding)
         except ValidationError as error:  # the protocol's own rules, checked before anything is sent
-            raise EndpointRefusedError(f"the request breaks the endpoint's rules: {error}") from None
+            raise EndpointRefusedError(
+                f"the request breaks the endpoint's rules: {error}", said=str(error)
+            ) from None
         patience = self._timeout + _SECONDS_PER_TOKEN * decoding.max_new_tokens
         failure = ""
         for attempt in range(1, self._attempts + 1):
@@ -175,7 +177,9 @@ class TGIEndpoint:
                 "that it takes"
             )
         if status not in _TRANSIENT:
-            raise EndpointRefusedError(f"{shown(self._url)} refuses the request ({status}{said})")
+            raise EndpointRefusedError(
+                f"{shown(self._url)} refuses the request ({status}{said})", said=f"{status}{said}"
+            )
         return f"HTTP {status}{said}"
 
 

@@ -1,49 +1,81 @@
-"""The recipes, one small file each: prompt, decoding, parser, stages.
+"""The recipes, one small file each: prompt, decoding, parser, stages. What they say is in `wording/`.
 
-A recipe is an async function of (demonstrations, complete, plan). It asks `complete` for one completion or
-several and returns what its parser found; it knows neither endpoints nor the pool.
+A recipe is an async function of (deck, complete, passes, plan). It shows tasks of the deck, asks `complete` for
+one completion or several and returns what its parser found; it knows neither endpoints nor the pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from selfinstruct_hub.languages import Language
 from selfinstruct_hub.records import Candidate, Completion, Decoding, Task
+from selfinstruct_hub.sampling import Deck
 
-# (stage, prompt, decoding) -> the completion; the caller adds the sampling seed, stores and resumes.
-Complete = Callable[[str, str, Decoding], Awaitable[Completion]]
+
+class Complete(Protocol):
+    """Asks for one completion; the caller adds the sampling seed, stores and resumes. `item` numbers the
+    requests of a stage within one draw, whatever the order they are sent in; `shown` are the demonstrations."""
+
+    async def __call__(
+        self, stage: str, prompt: str, decoding: Decoding, *, shown: Sequence[Task], item: int = 0
+    ) -> Completion: ...
+
+
+# Whether an instruction is worth further requests. What does not pass is returned as it is; it is judged again.
+Passes = Callable[[Candidate], bool]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a round has decided for its requests, with every `auto` resolved."""
+    """What a round has decided for its requests, with every `auto` resolved. `decoding` is for the stage that
+    writes new tasks; `options` are the recipe's own settings."""
 
+    language: Language
+    domain: str | None
     tasks_per_request: int
     use_grammar: bool
+    humans: int
+    machines: int
     decoding: Decoding
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
-Run = Callable[[Sequence[Task], Complete, Plan], Awaitable[list[Candidate]]]
+Run = Callable[[Deck, Complete, Passes, Plan], Awaitable[list[Candidate]]]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe and the defaults that belong to it."""
+    """A recipe and the defaults that belong to it. `stages` are in the order a task passes them. `frame` is the
+    first stage's prompt without demonstrations, `cost` the estimated tokens that one of them adds.
+    `differences` are sentences for the reader of a card: where the endpoint cannot do what the paper did."""
 
     name: str
     paper: str
     run: Run
+    stages: tuple[str, ...]
     blocked_words: tuple[str, ...]
+    humans: int
+    machines: int
     tasks_per_request: int
     tokens_per_task: int
     max_new_tokens: int
     temperature: float
     top_p: float | None
+    frame: Callable[[Language, str | None], str]
+    cost: Callable[[Task], int]
+    frequency_penalty: float | None = None
+    differences: tuple[str, ...] = ()
+
+    def call(self, stage: str, item: int) -> int:
+        """The number of a completion within its draw."""
+        return item * len(self.stages) + self.stages.index(stage)
 
 
 def named(name: str) -> Recipe:
     """The recipe called `name`; settings have checked that there is one."""
-    from selfinstruct_hub.recipes import alpaca
+    from selfinstruct_hub.recipes import alpaca, self_instruct
 
-    return {recipe.name: recipe for recipe in (alpaca.RECIPE,)}[name]
+    return {recipe.name: recipe for recipe in (alpaca.RECIPE, self_instruct.RECIPE)}[name]

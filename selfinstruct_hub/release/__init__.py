@@ -16,18 +16,19 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from selfinstruct_hub import __version__, config
+from selfinstruct_hub import __version__, config, versions
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Round
 from selfinstruct_hub.release import card, script, shards
 from selfinstruct_hub.workspace import MANIFEST, is_release
 
-FORMAT = 1
 
-
-def freeze(releases: Path, pool: Pool, round_: Round, card_settings: config.CardSettings, name: str) -> Path:
-    """Writes the release of `round_`, which is complete, with every round before it; returns its folder.
+def freeze(
+    releases: Path, pool: Pool, round_: Round, card_settings: config.CardSettings, name: str
+) -> Path | None:
+    """Writes the release of `round_`, which is complete, with every round before it; returns its folder, or None
+    where there is no row yet (instructions were imported, and nothing else).
 
     The card's texts come from `card_settings`, everything else from the round; `name` is the title used where they
     give none. A release that is there already is left alone.
@@ -39,16 +40,17 @@ def freeze(releases: Path, pool: Pool, round_: Round, card_settings: config.Card
         return target
     if target.exists():
         raise ReleaseError(f"{target}: is no release ({MANIFEST} is missing); move it away and start again")
+    rounds = [r for r in pool.rounds() if r.number <= round_.number]
+    if not any(pool.counts(r.number)["rows"] for r in rounds):
+        return None
     building = releases / f".building-{round_.version}"
     with _disk_errors_named(target):
         if building.exists():
             shutil.rmtree(building)
         building.mkdir(parents=True)
-        rounds = [r for r in pool.rounds() if r.number <= round_.number]
         files = shards.write(building, pool, rounds, known=_known_shards(releases, rounds))
-        asked = config.Settings.model_validate(
-            {**round_.asked, "tasks": round_.wanted, "card": card_settings.model_dump()}
-        )
+        grown = {"tasks": round_.wanted} if "decoding" in round_.settings else {}
+        asked = config.Settings.model_validate({**round_.asked, **grown, "card": card_settings.model_dump()})
         manifest = _manifest(pool, rounds, asked, files)
         (building / config.FILE_NAME).write_text(config.render(asked), encoding="utf-8")
         (building / script.FILE_NAME).write_text(script.render(manifest), encoding="utf-8")
@@ -91,10 +93,10 @@ def _manifest(
     ]
     content = [(file["path"], file["sha256"]) for file in files]
     return {
-        "format": FORMAT,
+        "format": versions.COLUMNS,
         "version": rounds[-1].version,
         "release": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
-        "recipe": rounds[-1].settings["recipe"],
+        "recipe": next((r.settings["recipe"] for r in reversed(rounds) if "decoding" in r.settings), "import"),
         "language": settings.language,
         "license": settings.card.license,
         "seeds": len(pool.seeds()),
@@ -116,8 +118,10 @@ def _known_shards(releases: Path, rounds: list[Round]) -> dict[str, tuple[Path, 
     for round_ in rounds[:-1]:
         folder = releases / round_.version
         if is_release(folder):
-            for file in read_manifest(folder)["files"]:
-                if "config" in file:
+            manifest = read_manifest(folder)
+            for file in manifest["files"]:
+                # Shards of one config must have the same columns, so older ones are written anew.
+                if "config" in file and manifest["format"] == versions.COLUMNS:
                     known[file["path"]] = (folder / file["path"], file)
     return known
 

@@ -35,16 +35,23 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
     environment.filters["cell"] = cell
     template = environment.from_string(assets.text("cards", TEMPLATE))
     drops: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
     for round_ in manifest["rounds"]:
         drops.update(round_["drops"])
+        lost.update(round_["lost_instances"])
+    grown = [round_ for round_ in manifest["rounds"] if "decoding" in round_["settings"]]
+    used = [recipes.named(name) for name in dict.fromkeys(r["settings"]["recipe"] for r in grown)]
     body = template.render(
         title=cell(title),
         description=settings.description.strip(),
         manifest=manifest,
         drops=drops.most_common(),
+        lost=lost.most_common(),
+        grown=grown,
+        imported=[round_ for round_ in manifest["rounds"] if "source" in round_["settings"]],
         models=sorted({model for round_ in manifest["rounds"] for model in round_["models"]}),
         columns={name: list(shards.COLUMNS[name]) for name in published_configs(manifest)},
-        recipe=recipes.named(manifest["recipe"]),
+        recipes=used,
         tool_version=__version__,
     )
     header = yaml.safe_dump(_metadata(manifest, settings, title), sort_keys=False, allow_unicode=True, width=10**6)

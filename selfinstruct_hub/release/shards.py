@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Round, Task, canonical_json
+from selfinstruct_hub.records import Completion, Request, Round, Task, Verdict, canonical_json
 from selfinstruct_hub.seeds import as_row
 
 SPLIT = "train"
@@ -27,6 +27,16 @@ _BATCH = 8192
 # A column is a dtype's name, a list holding one element, or a dict of fields: the same notation that the
 # loading script and the card read.
 _INSTANCES = [{"input": "string", "output": "string"}]
+# One request of those that made a row. `shown` are the ids of the demonstrations.
+_STAGE = {
+    "stage": "string",
+    "call": "int32",
+    "decoding": "string",
+    "finish_reason": "string",
+    "prompt_tokens": "int32",
+    "generated_tokens": "int32",
+    "shown": ["string"],
+}
 COLUMNS: dict[str, dict[str, Any]] = {
     "default": {"id": "string", "instruction": "string", "input": "string", "output": "string", "round": "int32"},
     "messages": {"id": "string", "messages": [{"role": "string", "content": "string"}]},
@@ -46,6 +56,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "prompt_tokens": "int32",
         "generated_tokens": "int32",
         "parents": ["string"],
+        "stages": [_STAGE],
         "nearest": [{"id": "string", "score": "float64"}],
         "mean_similarity": "float64",
     },
@@ -55,8 +66,10 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "candidate": "int32",
         "instruction": "string",
         "instances": _INSTANCES,
+        "stage": "string",
         "reason": "string",
         "detail": "string",
+        "task_id": "string",
         "neighbour_id": "string",
         "neighbour": "string",
         "score": "float64",
@@ -82,9 +95,7 @@ def write(
     entries = []
     for round_ in rounds:
         # A rejected candidate's neighbour is a seed or a task accepted before it, so up to this round.
-        for verdict in pool.verdicts(round_.number, accepted=True):
-            assert verdict.task is not None
-            instructions[verdict.task.id] = verdict.task.instruction
+        instructions.update((task.id, task.instruction) for task in pool.tasks(round_.number))
         sources: dict[str, Callable[[Pool, Round], Rows]] = {
             "default": _default,
             "messages": _messages,
@@ -164,14 +175,14 @@ def _written(folder: Path, path: str, name: str, round_number: int | None, rows:
     }
 
 
-def _accepted(pool: Pool, round_: Round) -> Iterator[tuple[Any, Task]]:
+def _accepted(pool: Pool, round_: Round) -> Iterator[tuple[Verdict, Task]]:
     for verdict in pool.verdicts(round_.number, accepted=True):
         assert verdict.task is not None
         yield verdict, verdict.task
 
 
 def _default(pool: Pool, round_: Round) -> Rows:
-    for _, task in _accepted(pool, round_):
+    for task in pool.tasks(round_.number):
         for row_id, instance in task.rows:
             yield {
                 "id": row_id,
@@ -183,7 +194,7 @@ def _default(pool: Pool, round_: Round) -> Rows:
 
 
 def _messages(pool: Pool, round_: Round) -> Rows:
-    for _, task in _accepted(pool, round_):
+    for task in pool.tasks(round_.number):
         for row_id, instance in task.rows:
             yield {
                 "id": row_id,
@@ -195,48 +206,89 @@ def _messages(pool: Pool, round_: Round) -> Rows:
 
 
 def _provenance(pool: Pool, round_: Round) -> Rows:
-    completions = pool.completions(round_.number)
-    request = completion = None
+    """What is told of the first request stands in columns of its own; it is the one that wrote the instruction. An
+    imported row has none."""
+    draws = itertools.groupby(pool.completions(round_.number), key=lambda answered: answered[0].number)
+    number, calls = -1, dict[int, tuple[Request, Completion]]()
     for verdict, task in _accepted(pool, round_):
-        # Both run in request order; the first call of a draw is the one that wrote the instruction.
-        while request is None or request.number != verdict.number:
-            request, completion = next(completions)
-        assert completion is not None
-        for number, (row_id, _) in enumerate(task.rows):
+        # Both run in request order.
+        while number < verdict.number and (following := next(draws, None)):
+            number, calls = following[0], {request.call: (request, answer) for request, answer in following[1]}
+        made = [calls[call] for call in verdict.candidate.calls if number == verdict.number]
+        request, completion = made[0] if made else (None, None)
+        similarity = verdict.similarity
+        assert similarity is not None, "novelty was measured before anything was accepted"
+        for place, (row_id, _) in enumerate(task.rows):
             yield {
                 "id": row_id,
                 "task_id": task.id,
-                "instance": number,
+                "instance": place,
                 "round": round_.number,
                 "request": verdict.number,
                 "candidate": verdict.position,
                 "recipe": round_.settings["recipe"],
                 "is_classification": task.is_classification,
-                "model": completion.model,
-                "endpoint_kind": completion.endpoint_kind,
-                "decoding": canonical_json(request.decoding.as_dict()),
-                "finish_reason": completion.finish_reason,
-                "prompt_tokens": completion.prompt_tokens,
-                "generated_tokens": completion.generated_tokens,
-                "parents": list(request.demonstrations),
-                "nearest": [{"id": n.id, "score": n.score} for n in verdict.similarity.nearest],
-                "mean_similarity": verdict.similarity.mean,
+                "model": completion.model if completion else None,
+                "endpoint_kind": completion.endpoint_kind if completion else None,
+                "decoding": _decoding(request) if request else None,
+                "finish_reason": completion.finish_reason if completion else None,
+                "prompt_tokens": completion.prompt_tokens if completion else None,
+                "generated_tokens": completion.generated_tokens if completion else None,
+                "parents": list(request.demonstrations) if request else [],
+                "stages": [_stage(*one) for one in made],
+                "nearest": [{"id": n.id, "score": n.score} for n in similarity.nearest],
+                "mean_similarity": similarity.mean,
             }
 
 
+def _stage(request: Request, completion: Completion) -> dict[str, Any]:
+    return {
+        "stage": request.stage,
+        "call": request.call,
+        "decoding": _decoding(request),
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": completion.prompt_tokens,
+        "generated_tokens": completion.generated_tokens,
+        "shown": list(request.demonstrations),
+    }
+
+
+def _decoding(request: Request) -> str:
+    return canonical_json(request.decoding.as_dict())
+
+
 def _rejected(pool: Pool, round_: Round, instructions: dict[str, str]) -> Rows:
-    for verdict in pool.verdicts(round_.number, accepted=False):
-        assert verdict.drop is not None
-        nearest = verdict.similarity.nearest[0] if verdict.similarity.nearest else None
-        yield {
+    """Candidates that were dropped, and instances that accepted tasks (`task_id`) go on without."""
+    for verdict in pool.verdicts(round_.number):
+        nearest = verdict.similarity.nearest[0] if verdict.similarity and verdict.similarity.nearest else None
+        candidate = verdict.candidate
+        common = {
             "round": round_.number,
             "request": verdict.number,
             "candidate": verdict.position,
-            "instruction": verdict.candidate.instruction,
-            "instances": [{"input": i.input, "output": i.output} for i in verdict.candidate.instances],
-            "reason": verdict.drop.reason,
-            "detail": verdict.drop.detail,
-            "neighbour_id": nearest.id if nearest else None,
-            "neighbour": instructions.get(nearest.id) if nearest else None,
-            "score": nearest.score if nearest else None,
+            "instruction": candidate.instruction,
+            "stage": candidate.stage,
         }
+        for lost in verdict.lost if verdict.task else ():
+            yield {
+                **common,
+                "instances": [{"input": lost.instance.input, "output": lost.instance.output}],
+                "reason": lost.drop.reason,
+                "detail": lost.drop.detail,
+                "task_id": verdict.task.id if verdict.task else None,
+                "neighbour_id": None,
+                "neighbour": None,
+                "score": None,
+            }
+        if verdict.drop:
+            whole = (*candidate.instances, *(lost.instance for lost in candidate.lost))
+            yield {
+                **common,
+                "instances": [{"input": i.input, "output": i.output} for i in whole],
+                "reason": verdict.drop.reason,
+                "detail": verdict.drop.detail,
+                "task_id": None,
+                "neighbour_id": nearest.id if nearest else None,
+                "neighbour": instructions.get(nearest.id) if nearest else None,
+                "score": nearest.score if nearest else None,
+            }

@@ -53,6 +53,66 @@ def write_tasks(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
     return "".join(items), "eos_token"
 
 
+_LABELS = ("Positive", "Negative", "Mixed")
+_HAN = (
+    "山水花鸟云雨风雪春夏秋冬东西南北城乡路桥船车书画诗词医药学校工厂农田市场家庭朋友老师孩子历史地理数学物理化学"
+    "音乐电影新闻法律经济环境能源交通旅行美食健康运动游戏科技网络语言文化节日天气植物动物海洋星空机器材料建筑服装"
+)
+
+
+def write_steps(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+    """Self-Instruct's steps in English and Chinese, told apart by how the prompt ends; some answers are bad in a
+    way that a filter names. The same for the same prompt and seed."""
+    rng = random.Random(f"{prompt}/{parameters.get('seed')}")
+    chinese = "：" in prompt[-12:] or "任务" in prompt[:40]
+    last = prompt.rsplit("\n", 1)[-1]
+    if number := re.fullmatch(r"(\d+)\.", last):
+        items = [_instruction(rng, chinese) for _ in range(4)]
+        first = int(number[1])
+        return " " + "\n".join([items[0], *(f"{first + i}. {items[i]}" for i in range(1, 4))]), "eos_token"
+    if last in ("Classification:", "是否分类："):
+        is_classification = "Decide" in prompt.rsplit("\n", 2)[-2] or "判断" in prompt.rsplit("\n", 2)[-2]
+        return (" 是" if is_classification else " 否") if chinese else (
+            " Yes" if is_classification else " No"
+        ), "eos_token"
+    given, output, label = ("输入：", "输出：", "类别：") if chinese else ("Input:", "Output:", "Class label:")
+    texts = [_sentence(rng, chinese) for _ in range(6)]
+    if last in ("Class label:", "类别："):
+        return f" {_LABELS[0]}\n{given} {texts[0]}\n{label} {_LABELS[1]}\n{given} {texts[1]}", "eos_token"
+    kind = rng.random()
+    if kind < 0.15:
+        return f" {texts[0]}\n{output} {texts[0]}", "eos_token"  # the output repeats the input
+    if kind < 0.3:
+        return (
+            f" {texts[0]}\n{output} {texts[1]}\n{'示例' if chinese else 'Example'} 2\n{given} {texts[2]}",
+            "length",
+        )
+    if kind < 0.4:
+        return " nothing that could be read", "length"
+    return f" <noinput>\n{output} {texts[1]}", "eos_token"
+
+
+def write_anything(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+    """The recipe's answer, whichever the prompt asks for."""
+    return (write_tasks if prompt.endswith("Instruction:") else write_steps)(prompt, parameters)
+
+
+def _instruction(rng: random.Random, chinese: bool) -> str:
+    if chinese:
+        return rng.choice(["请说明", "判断", "比较", "列出"]) + "".join(rng.sample(_HAN, 14)) + "。"
+    if rng.random() < 0.1:
+        return "Do it."
+    words = rng.sample(WORDS, 5)
+    verb = rng.choice([*VERBS, "Decide whether", "Decide whether"])
+    return f"{verb} the {words[0]} and the {words[1]} for a {words[2]} {words[3]} {words[4]}."
+
+
+def _sentence(rng: random.Random, chinese: bool) -> str:
+    if chinese:
+        return "".join(rng.sample(_HAN, 12)) + "。"
+    return f"A {rng.choice(WORDS)} beside the {rng.choice(WORDS)}, number {rng.randrange(10**6)}."
+
+
 @dataclass
 class Server:
     """A running server. `requests` holds the bodies of /generate in the order they came."""

@@ -1,4 +1,4 @@
-"""From a completion's text to the fields it names. Walks field labels; never filters, never repairs.
+"""Whole tasks out of a completion: numbered items with instruction, input and output (Alpaca's step).
 
 What the walk tolerates (all seen in real completions): Markdown headings inside an output, numbers that are
 skipped or missing, full-width colons, bold labels, "no input" said in words, text before the first item and
@@ -10,60 +10,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from selfinstruct_hub.parsing.inputs import normalise_input
 from selfinstruct_hub.records import Candidate, Instance
 
 INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"
 
 # No two neighbouring runs of blanks may match the same text: a model that writes nothing but spaces would
 # make the search quadratic.
-# A label stands at the start of a line: "4. Instruction:", "Input：", "**5. Output:**", "### 6. Instruction 6:".
+# A label stands at the start of a line: "4. Instruction:", "Input：", "**5. Output:**", "### 6. Instruction 6:",
+# "4. 指令：".
 _LABEL = re.compile(
     r"""^[ \t>]*(?:[-*\#]+[ \t]*)?(?:\*\*|__)?
         (?:(?P<number>\d{1,4})(?:[ \t]*[.)、．:：-])?[ \t]*)?(?:\*\*|__)?
-        (?P<name>Instruction|Input|Output|INSTRUCTION|INPUT|OUTPUT)(?:[ \t]+\d{1,4})?
+        (?P<name>Instruction|Input|Output|INSTRUCTION|INPUT|OUTPUT|指令|输入|输出)(?:[ \t]+\d{1,4})?
         [ \t]*(?:(?:\*\*|__)[ \t]*)?[:：](?:\*\*|__)?""",
     re.MULTILINE | re.VERBOSE,
 )
+_CHINESE = {"指令": INSTRUCTION, "输入": INPUT, "输出": OUTPUT}
 # A separator is "###" with nothing but a number after it; "### Heading" is an output's own Markdown.
 _SEPARATOR = re.compile(r"^[ \t]*\#{3,}(?:[ \t]*\d{1,4}[.)]?)?[ \t]*$", re.MULTILINE)
-
-# How models say that there is no input. Compared without case, brackets and final dots.
-_NO_INPUT = frozenset(
-    {
-        "",
-        "-",
-        "--",
-        "—",
-        "empty",
-        "n/a",
-        "na",
-        "nil",
-        "no input",
-        "no input is needed",
-        "no input is required",
-        "no input necessary",
-        "no input needed",
-        "no input provided",
-        "no input required",
-        "noinput",
-        "none",
-        "none needed",
-        "none required",
-        "not applicable",
-        "not needed",
-        "not required",
-        "null",
-        "without input",
-        "无",
-        "无输入",
-    }
-)
-
-
-def normalise_input(text: str) -> str:
-    """`text`, or "" where it only says that there is no input."""
-    bare = text.strip().strip("<>()[]{}\"'`*_").strip().rstrip(".。").strip()
-    return "" if re.sub(r"[\s_-]+", " ", bare).casefold() in _NO_INPUT or bare in _NO_INPUT else text.strip()
 
 
 @dataclass
@@ -118,7 +83,7 @@ def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> 
                 item.closed = True
                 end = after
             continue
-        name = label["name"].lower()
+        name = _CHINESE.get(label["name"], label["name"].lower())
         number = int(label["number"]) if label["number"] else None
         if not _is_structure(name, number, item, pending(start)):
             continue

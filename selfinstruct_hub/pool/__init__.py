@@ -6,6 +6,7 @@ in one transaction, so a pool never holds half of one. Nothing is deleted or ove
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,51 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from selfinstruct_hub.errors import PoolError
+from selfinstruct_hub.pool import counting, encoding
+from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from selfinstruct_hub.records import (
     CHARACTERS_PER_TOKEN,
-    Candidate,
     Completion,
-    Decoding,
-    Drop,
     Instance,
-    Neighbour,
     Request,
     Round,
-    Similarity,
     Task,
     Verdict,
     canonical_json,
 )
 
 FILE_NAME = "pool.sqlite3"
-SCHEMA_VERSION = 1
-_APPLICATION_ID = 0x53494842  # "SIHB", so that somebody else's SQLite file is not taken for a pool
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE seeds (position INTEGER PRIMARY KEY, task TEXT NOT NULL);
-CREATE TABLE rounds (
-    number INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, wanted INTEGER NOT NULL,
-    complete INTEGER NOT NULL DEFAULT 0, settings TEXT NOT NULL, asked TEXT NOT NULL
-);
-CREATE TABLE completions (
-    round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, call INTEGER NOT NULL,
-    stage TEXT NOT NULL, prompt TEXT NOT NULL, decoding TEXT NOT NULL, demonstrations TEXT NOT NULL,
-    text TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, generated_tokens INTEGER,
-    model TEXT NOT NULL, endpoint_kind TEXT NOT NULL, queue_time REAL, inference_time REAL, total_time REAL,
-    PRIMARY KEY (round, number, call)
-);
-CREATE TABLE draws (
-    round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, candidates INTEGER NOT NULL,
-    PRIMARY KEY (round, number)
-);
-CREATE TABLE verdicts (
-    round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
-    candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL NOT NULL,
-    PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
-);
-CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
-"""
 
 
 class Pool:
@@ -108,23 +78,23 @@ class Pool:
                     # WAL is chosen before the first page is written; it stays with the file.
                     connection.execute("PRAGMA journal_mode = WAL")
                     with pool._transaction():
-                        for statement in _SCHEMA.split(";"):
+                        for statement in SCHEMA.split(";"):
                             connection.execute(statement)
-                        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 else:
-                    pool._check_format()
+                    pool._migrate(pool._format(), read_only=read_only)
                 # FULL: a stored completion survives a power cut too, not only a crash of ours.
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("PRAGMA foreign_keys = ON")
+                pool._db.execute("PRAGMA synchronous = FULL")
+                pool._db.execute("PRAGMA foreign_keys = ON")
             except BaseException:
-                connection.close()
+                pool.close()
                 raise
         return pool
 
-    def _check_format(self) -> None:
+    def _format(self) -> int:
         (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        if application != _APPLICATION_ID:
+        if application != APPLICATION_ID:
             raise PoolError(f"{self.path}: not a pool of selfinstruct-hub")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
@@ -132,6 +102,29 @@ class Pool:
                 f"{self.path}: made by a newer selfinstruct-hub (pool format {version}, this one reads up to "
                 f"{SCHEMA_VERSION}); upgrade with `pip install --upgrade selfinstruct-hub`"
             )
+        return int(version)
+
+    def _migrate(self, version: int, *, read_only: bool) -> None:
+        """Brings an older pool to today's format: in memory for a reader, else in place with a copy beside it."""
+        if version == SCHEMA_VERSION:
+            return
+        if read_only:
+            memory = sqlite3.connect(":memory:", isolation_level=None)
+            self._db.backup(memory)
+            self._db.close()
+            self._db = memory
+        else:
+            backup = self.path.with_name(f"{self.path.name}.format-{version}")
+            copy = sqlite3.connect(backup)
+            try:
+                self._db.backup(copy)
+            finally:
+                copy.close()
+        with self._transaction() as db:
+            for older in range(version, SCHEMA_VERSION):
+                for statement in MIGRATIONS[older].split(";"):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
         self._db.close()
@@ -204,13 +197,7 @@ class Pool:
 
     def begin_round(self, round_: Round) -> None:
         with self._transaction() as db:
-            db.execute(
-                "INSERT INTO rounds (number, version, wanted, settings, asked) VALUES (?, ?, ?, ?, ?)",
-                (
-                    *(round_.number, round_.version, round_.wanted),
-                    *(canonical_json(round_.settings), canonical_json(round_.asked)),
-                ),
-            )
+            _insert_round(db, round_)
 
     def restart_round(self, round_: Round) -> None:
         """Begins a round anew that has no answer yet."""
@@ -261,7 +248,7 @@ class Pool:
         """A stored completion with the request that it answers, or None."""
         query = "SELECT * FROM completions WHERE round = ? AND number = ? AND call = ?"
         rows = self._rows(query, round_number, number, call)
-        return _completion(rows[0]) if rows else None
+        return encoding.completion(rows[0]) if rows else None
 
     def completions(self, round_number: int) -> Iterator[tuple[Request, Completion]]:
         """The completions of a round whose draw was judged, in request order."""
@@ -269,7 +256,7 @@ class Pool:
             "SELECT c.* FROM completions c JOIN draws d USING (round, number)"
             " WHERE c.round = ? ORDER BY c.number, c.call"
         )
-        yield from map(_completion, self._rows(query, round_number))
+        yield from map(encoding.completion, self._rows(query, round_number))
 
     def models(self, round_number: int) -> list[str]:
         """The models whose answers a round has judged."""
@@ -282,8 +269,9 @@ class Pool:
         """(requests answered, their tokens) of a round, judged or not: what a budget counts. Where the endpoint
         did not tell the prompt's tokens, the same estimate that was booked when it was asked."""
         ((requests, tokens),) = self._rows(
-            "SELECT count(*), sum(coalesce(prompt_tokens, (length(prompt) + :c - 1) / :c)"
-            " + coalesce(generated_tokens, 0))"
+            # records.estimated_tokens in SQL: a character in three, and every further byte of a character.
+            "SELECT count(*), sum(coalesce(prompt_tokens, (length(prompt) + :c - 1) / :c"
+            " + length(CAST(prompt AS BLOB)) - length(prompt)) + coalesce(generated_tokens, 0))"
             " FROM completions WHERE round = :round",
             round=round_number,
             c=CHARACTERS_PER_TOKEN,
@@ -295,11 +283,16 @@ class Pool:
     def add_draw(self, round_number: int, number: int, verdicts: Sequence[Verdict]) -> None:
         """Stores a judged draw: all of its verdicts or nothing."""
         with self._transaction() as db:
-            db.execute("INSERT INTO draws VALUES (?, ?, ?)", (round_number, number, len(verdicts)))
-            db.executemany(
-                "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [_verdict_values(v) for v in verdicts],
-            )
+            _insert_draw(db, round_number, number, verdicts)
+
+    def add_import(self, round_: Round, verdicts: Sequence[Verdict]) -> None:
+        """Stores an imported round whole, complete from the start, or nothing. An open round of the same number,
+        which nobody has answered yet, gives way to it."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM rounds WHERE number = ? AND NOT complete", (round_.number,))
+            _insert_round(db, round_)
+            for number, group in itertools.groupby(verdicts, key=lambda verdict: verdict.number):
+                _insert_draw(db, round_.number, number, list(group))
 
     def judged_draws(self, round_number: int) -> int:
         """How many draws of the round are judged. They are the first ones: judging runs in request order."""
@@ -312,7 +305,14 @@ class Pool:
         query = f"SELECT * FROM verdicts WHERE round = ?{condition} ORDER BY number, position"
         with _errors_named(self.path):
             # Streamed, so that packaging a round does not hold all of it.
-            yield from map(_verdict, self._db.execute(query, (round_number,)))
+            yield from map(encoding.verdict, self._db.execute(query, (round_number,)))
+
+    def tasks(self, round_number: int) -> Iterator[Task]:
+        """The accepted tasks of a round, in order."""
+        query = "SELECT task FROM verdicts WHERE round = ? AND task IS NOT NULL ORDER BY number, position"
+        with _errors_named(self.path):
+            for (text,) in self._db.execute(query, (round_number,)):
+                yield encoding.task(json.loads(text))
 
     def accepted_count(self, round_number: int) -> int:
         query = "SELECT count(*) FROM verdicts WHERE round = ? AND task IS NOT NULL"
@@ -320,42 +320,10 @@ class Pool:
         return int(count)
 
     def counts(self, round_number: int) -> dict[str, Any]:
-        """What `status`, the manifest and the card say of a round, counted from its judged draws.
-
-        Keys: tasks, rows, requests, completions, candidates, parsed (completions with at least one well-formed
-        candidate), drops {reason: n}, tokens {prompt, generated}, unjudged (stored answers that the round did
-        not need or has not looked at yet).
-        """
-        judged = "FROM completions JOIN draws USING (round, number) WHERE round = ?"
-        ((completions, prompt, generated),) = self._rows(
-            f"SELECT count(*), sum(prompt_tokens), sum(generated_tokens) {judged}", round_number
-        )
-        ((candidates, tasks, rows),) = self._rows(
-            "SELECT count(*), count(task), coalesce(sum(json_array_length(task, '$.instances')), 0)"
-            " FROM verdicts WHERE round = ?",
-            round_number,
-        )
-        ((parsed,),) = self._rows(
-            "SELECT count(DISTINCT number) FROM verdicts WHERE round = ?"
-            " AND (reason IS NULL OR reason NOT IN ('missing_field', 'cut_off'))",
-            round_number,
-        )
-        drops = self._rows(
-            "SELECT reason, count(*) FROM verdicts WHERE round = ? AND reason IS NOT NULL"
-            " GROUP BY reason ORDER BY count(*) DESC, reason",
-            round_number,
-        )
-        return {
-            "tasks": tasks,
-            "rows": rows,
-            "requests": completions,
-            "completions": completions,
-            "parsed": parsed,
-            "candidates": candidates,
-            "drops": dict(drops),
-            "tokens": {"prompt": prompt or 0, "generated": generated or 0},
-            "unjudged": self.cost(round_number)[0] - completions,
-        }
+        """What `status`, the manifest and the card say of a round: see `counting.counts`; and `unjudged`, stored
+        answers that the round did not need or has not looked at yet."""
+        found = counting.counts(self._rows, round_number)
+        return {**found, "unjudged": self.cost(round_number)[0] - found["completions"]}
 
 
 @contextmanager
@@ -381,60 +349,17 @@ def _errors_named(path: Path) -> Iterator[None]:
         raise
 
 
-def _completion(row: tuple[Any, ...]) -> tuple[Request, Completion]:
-    round_number, number, call, stage, prompt, decoding, demonstrations, *answer = row
-    request = Request(
-        round=round_number,
-        number=number,
-        call=call,
-        stage=stage,
-        prompt=prompt,
-        decoding=Decoding.from_dict(json.loads(decoding)),
-        demonstrations=tuple(json.loads(demonstrations)),
-    )
-    return request, Completion(*answer)
-
-
-def _task_values(task: Task) -> dict[str, Any]:
-    return {
-        "id": task.id,
-        "instruction": task.instruction,
-        "instances": [[i.input, i.output] for i in task.instances],
-        "is_classification": task.is_classification,
-    }
-
-
-def _verdict_values(verdict: Verdict) -> tuple[Any, ...]:
-    candidate = verdict.candidate
-    return (
-        *(verdict.round, verdict.number, verdict.position),
-        canonical_json(
-            {
-                "instruction": candidate.instruction,
-                "instances": [[i.input, i.output] for i in candidate.instances],
-                "missing": candidate.missing,
-                "cut_off": candidate.cut_off,
-                "is_classification": candidate.is_classification,
-            }
+def _insert_round(db: sqlite3.Connection, round_: Round) -> None:
+    db.execute(
+        "INSERT INTO rounds (number, version, wanted, complete, settings, asked) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            *(round_.number, round_.version, round_.wanted, round_.complete),
+            *(canonical_json(round_.settings), canonical_json(round_.asked)),
         ),
-        canonical_json(_task_values(verdict.task)) if verdict.task else None,
-        verdict.drop.reason if verdict.drop else None,
-        verdict.drop.detail if verdict.drop else None,
-        canonical_json([[n.id, n.score] for n in verdict.similarity.nearest]),
-        verdict.similarity.mean,
     )
 
 
-def _verdict(row: tuple[Any, ...]) -> Verdict:
-    round_number, number, position, candidate, task, reason, detail, nearest, mean = row
-    found = json.loads(candidate)
-    kept = json.loads(task) if task else None
-    return Verdict(
-        round=round_number,
-        number=number,
-        position=position,
-        candidate=Candidate(**{**found, "instances": tuple(Instance(*i) for i in found["instances"])}),
-        task=Task(**{**kept, "instances": tuple(Instance(*i) for i in kept["instances"])}) if kept else None,
-        drop=Drop(reason, detail or "") if reason else None,
-        similarity=Similarity(tuple(Neighbour(key, score) for key, score in json.loads(nearest)), mean),
-    )
+def _insert_draw(db: sqlite3.Connection, round_number: int, number: int, verdicts: Sequence[Verdict]) -> None:
+    db.execute("INSERT INTO draws VALUES (?, ?, ?)", (round_number, number, len(verdicts)))
+    marks = ", ".join("?" * 12)
+    db.executemany(f"INSERT INTO verdicts VALUES ({marks})", [encoding.verdict_values(v) for v in verdicts])

@@ -1,0 +1,260 @@
+"""Other projects' files into the pool and out of it: the `import` and `export` commands whole.
+
+An imported file becomes a round of its own. Its rows pass the gates that every candidate passes, and it is stored
+whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from selfinstruct_hub import formats, plan, release
+from selfinstruct_hub.config import Settings, publishable
+from selfinstruct_hub.errors import FormatError, PoolError
+from selfinstruct_hub.formats import Entry, Written
+from selfinstruct_hub.grow import IMPORT, Run, next_version
+from selfinstruct_hub.judging import Judge
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.records import Candidate, Instance, Round, Task, Verdict
+from selfinstruct_hub.workspace import Workspace
+
+STDOUT = Path("-")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a file. `rows` and `candidates` are what it held (rows of one instruction are one
+    candidate), `tasks` and `instances` what was accepted. `drops` counts candidates by reason,
+    `lost_instances` instances that accepted tasks go on without. `release` is None where the workspace has no
+    row to publish yet."""
+
+    format: str
+    rows: int
+    bad: tuple[str, ...]
+    candidates: int
+    tasks: int
+    instances: int
+    without_instances: int
+    drops: Mapping[str, int] = field(default_factory=dict)
+    lost_instances: Mapping[str, int] = field(default_factory=dict)
+    round: int | None = None
+    release: Path | None = None
+
+
+def import_file(
+    workspace: Workspace,
+    path: Path,
+    *,
+    format: str = formats.AUTO,
+    skip_bad: bool = False,
+    observe: Callable[[int, int], None] = lambda done, total: None,
+) -> Imported:
+    """Judges the rows of `path` and adds what is accepted as a round, which is released at once.
+
+    Where nothing is accepted, nothing is stored. Raises FormatError for the file, PoolError where a round is
+    open. `observe` hears of (candidates judged, candidates in all).
+    """
+    settings = workspace.settings()
+    with workspace.locked(), workspace.open_pool(settings) as pool:
+        number, done = _next_round(workspace, pool)
+        file = formats.read(path, format, skip_bad=skip_bad)
+        candidates = list(_candidates(file.format, file.entries))
+        source = {
+            "file": path.name.encode("utf-8", "replace").decode(),
+            "format": file.format,
+            "rows": len(file.entries),
+            "sha256": _sha256(path),
+        }
+        round_ = Round(
+            number=number,
+            version="",
+            wanted=len(candidates),
+            complete=True,
+            settings={"recipe": IMPORT, **plan.judging(settings), "source": source},
+            asked=publishable(settings).model_dump(),
+        )
+        judge = Judge.resumed(pool, round_)
+        verdicts: list[Verdict] = []
+        for position, candidate in enumerate(candidates):
+            verdicts.append(judge.verdict(0, position, candidate))
+            observe(position + 1, len(candidates))
+        accepted = [verdict.task for verdict in verdicts if verdict.task]
+        result = Imported(
+            format=file.format,
+            rows=len(file.entries),
+            bad=file.bad,
+            candidates=len(candidates),
+            tasks=len(accepted),
+            instances=sum(len(task.instances) for task in accepted),
+            without_instances=sum(not task.instances for task in accepted),
+            drops=dict(Counter(v.drop.reason for v in verdicts if v.drop).most_common()),
+            lost_instances=dict(
+                Counter(one.drop.reason for v in verdicts if v.task for one in v.lost).most_common()
+            ),
+        )
+        if not accepted:
+            return result
+        round_ = replace(round_, wanted=len(accepted), version=next_version(done, round_.settings))
+        pool.add_import(round_, verdicts)
+        Run.shift(pool)
+        frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
+        return replace(result, round=number, release=frozen)
+
+
+def export_file(
+    workspace: Workspace,
+    path: Path,
+    format: str,
+    *,
+    with_seeds: bool = False,
+    overwrite: bool = False,
+) -> Written:
+    """Writes the tasks of all complete rounds to `path` ("-" for standard output) in a format of `formats`.
+
+    A file is written beside its place and moved there whole. Raises FormatError where it exists (unless
+    `overwrite`) or cannot be written, PoolError where there is no pool.
+    """
+    settings = workspace.settings()
+    with Pool.open(workspace.pool_file, read_only=True) as pool:
+        entries = _entries(pool, format, with_seeds)
+        if path == STDOUT:
+            return formats.write(entries, format, sys.stdout, seed=settings.seed)
+        if path.exists() and not overwrite:
+            raise FormatError(f"{path}: exists already; name another file, or overwrite it with --force")
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        try:
+            with unfinished.open("w", encoding="utf-8", newline="\n") as out:
+                written = _written(entries, format, out, settings)
+                out.flush()
+                os.fsync(out.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise FormatError(f"{path}: cannot be written ({error.strerror or error})") from None
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        return written
+
+
+def _written(entries: Iterator[Entry], format: str, out: TextIO, settings: Settings) -> Written:
+    return formats.write(entries, format, out, seed=settings.seed)
+
+
+def _next_round(workspace: Workspace, pool: Pool) -> tuple[int, Sequence[Round]]:
+    """The number of the round to make and those before it. An open round without any answer gives way."""
+    rounds = pool.rounds()
+    if rounds and not rounds[-1].complete:
+        last = rounds.pop()
+        if pool.cost(last.number)[0]:
+            accepted = max(1, pool.accepted_count(last.number))
+            raise PoolError(
+                f"{workspace.path}: round {last.number} is open; finish it with `selfinstruct-hub grow "
+                f"{workspace.path}`, or release what it has with `--tasks {accepted}`, then import"
+            )
+    return len(rounds) + 1, rounds
+
+
+def _candidates(format: str, entries: Sequence[Entry]) -> Iterator[Candidate]:
+    """One candidate for each instruction, in the order they first come: rows that repeat one bring it further
+    instances. Each remembers what its rows said, so that an export can say it again."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.instruction.strip(), []).append(entry)
+    for instruction, group in groups.items():
+        kinds = [entry.is_classification for entry in group if entry.is_classification is not None]
+        yield Candidate(
+            instruction=instruction,
+            instances=tuple(instance for entry in group for instance in entry.instances),
+            missing=None if instruction else "instruction",
+            is_classification=kinds[0] if kinds else None,
+            stage=IMPORT,
+            calls=(),
+            lost=tuple(lost for entry in group for lost in entry.lost),
+            bare=all(entry.bare for entry in group),
+            extra={
+                "format": format,
+                "rows": [
+                    {
+                        "instruction": entry.instruction,
+                        "instances": len(entry.instances),
+                        "extra": dict(entry.extra),
+                    }
+                    for entry in group
+                ],
+            },
+        )
+
+
+def _entries(pool: Pool, format: str, with_seeds: bool) -> Iterator[Entry]:
+    similar = format in ("machine_generated_instructions", "machine_generated_instances", "regen")
+    texts: dict[str, str] = {task.id: task.instruction for task in pool.seeds()} if similar else {}
+    if with_seeds:
+        for task in pool.seeds():
+            yield Entry(
+                instruction=task.instruction,
+                instances=task.instances,
+                is_classification=task.is_classification,
+                extra={"id": task.id, "name": task.name},
+            )
+    for round_ in pool.rounds():
+        if not round_.complete:
+            continue
+        for verdict in pool.verdicts(round_.number, accepted=True):
+            assert verdict.task is not None
+            if similar:
+                texts[verdict.task.id] = verdict.task.instruction
+            if verdict.candidate.extra:
+                yield from _imported_entries(verdict.task, verdict.candidate)
+            else:
+                yield _grown_entry(verdict, verdict.task, texts)
+
+
+def _grown_entry(verdict: Verdict, task: Task, texts: Mapping[str, str]) -> Entry:
+    extra: dict[str, Any] = {"id": task.id, "name": task.name}
+    if texts and verdict.similarity:
+        extra["most_similar"] = {texts[n.id]: n.score for n in verdict.similarity.nearest if n.id in texts}
+        extra["avg_similarity_score"] = verdict.similarity.mean
+    return Entry(
+        instruction=task.instruction,
+        instances=task.instances,
+        is_classification=task.is_classification,
+        extra=extra,
+    )
+
+
+def _imported_entries(task: Task, candidate: Candidate) -> Iterator[Entry]:
+    """The rows that `task` came in, each with those of its instances that stayed."""
+    left: Counter[Instance] = Counter(task.instances)
+    start = 0
+    for row in candidate.extra["rows"]:
+        given = candidate.instances[start : start + row["instances"]]
+        start += row["instances"]
+        kept = []
+        for instance in given:
+            if left[instance]:
+                left[instance] -= 1
+                kept.append(instance)
+        if kept or not given:
+            yield Entry(
+                instruction=row["instruction"],
+                instances=tuple(kept),
+                is_classification=candidate.is_classification,
+                bare=candidate.bare,
+                extra=row["extra"],
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

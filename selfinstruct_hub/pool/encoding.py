@@ -1,0 +1,112 @@
+"""Records as the values of a table's row, and back. No queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from selfinstruct_hub.records import (
+    Candidate,
+    Completion,
+    Decoding,
+    Drop,
+    Instance,
+    Lost,
+    Neighbour,
+    Request,
+    Similarity,
+    Task,
+    Verdict,
+    canonical_json,
+)
+
+
+def completion(row: tuple[Any, ...]) -> tuple[Request, Completion]:
+    round_number, number, call, stage, prompt, decoding, demonstrations, *answer = row
+    request = Request(
+        round=round_number,
+        number=number,
+        call=call,
+        stage=stage,
+        prompt=prompt,
+        decoding=Decoding.from_dict(json.loads(decoding)),
+        demonstrations=tuple(json.loads(demonstrations)),
+    )
+    return request, Completion(*answer)
+
+
+def task_values(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "instruction": task.instruction,
+        "instances": [[i.input, i.output] for i in task.instances],
+        "is_classification": task.is_classification,
+    }
+
+
+def task(values: dict[str, Any]) -> Task:
+    return Task(**{**values, "instances": tuple(Instance(*i) for i in values["instances"])})
+
+
+def candidate_values(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "instruction": candidate.instruction,
+        "instances": [[i.input, i.output] for i in candidate.instances],
+        "missing": candidate.missing,
+        "cut_off": candidate.cut_off,
+        "is_classification": candidate.is_classification,
+        "calls": list(candidate.calls),
+        "failure": [candidate.failure.reason, candidate.failure.detail] if candidate.failure else None,
+        "lost": lost_values(candidate.lost),
+        "bare": candidate.bare,
+        "extra": dict(candidate.extra),
+    }
+
+
+def candidate(values: dict[str, Any], stage: str) -> Candidate:
+    found = {**values, "stage": stage, "instances": tuple(Instance(*i) for i in values["instances"])}
+    # Format 1 held none of these.
+    found["calls"] = tuple(values.get("calls", (0,)))
+    found["failure"] = Drop(*values["failure"]) if values.get("failure") else None
+    found["lost"] = lost(values.get("lost", []))
+    return Candidate(**found)
+
+
+def lost_values(lost: Sequence[Lost]) -> list[list[str]]:
+    return [[one.instance.input, one.instance.output, one.drop.reason, one.drop.detail] for one in lost]
+
+
+def lost(values: list[list[str]]) -> tuple[Lost, ...]:
+    return tuple(Lost(Instance(given, output), Drop(reason, detail)) for given, output, reason, detail in values)
+
+
+def verdict_values(verdict: Verdict) -> tuple[Any, ...]:
+    similarity = verdict.similarity or Similarity()
+    return (
+        *(verdict.round, verdict.number, verdict.position),
+        canonical_json(candidate_values(verdict.candidate)),
+        canonical_json(task_values(verdict.task)) if verdict.task else None,
+        verdict.drop.reason if verdict.drop else None,
+        verdict.drop.detail if verdict.drop else None,
+        canonical_json([[n.id, n.score] for n in similarity.nearest]),
+        similarity.mean,
+        verdict.candidate.stage,
+        similarity.score if verdict.similarity else None,
+        canonical_json(lost_values(verdict.lost)),
+    )
+
+
+def verdict(row: tuple[Any, ...]) -> Verdict:
+    round_number, number, position, found, made, reason, detail, nearest, mean, stage, score, left = row
+    measured = Similarity(tuple(Neighbour(key, value) for key, value in json.loads(nearest)), mean)
+    return Verdict(
+        round=round_number,
+        number=number,
+        position=position,
+        candidate=candidate(json.loads(found), stage),
+        task=task(json.loads(made)) if made else None,
+        drop=Drop(reason, detail or "") if reason else None,
+        similarity=None if score is None else measured,
+        lost=lost(json.loads(left)),
+    )

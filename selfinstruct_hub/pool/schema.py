@@ -1,0 +1,46 @@
+"""The tables of a pool, and the way to them from older formats."""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 2
+APPLICATION_ID = 0x53494842  # "SIHB", so that somebody else's SQLite file is not taken for a pool
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE seeds (position INTEGER PRIMARY KEY, task TEXT NOT NULL);
+CREATE TABLE rounds (
+    number INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, wanted INTEGER NOT NULL,
+    complete INTEGER NOT NULL DEFAULT 0, settings TEXT NOT NULL, asked TEXT NOT NULL
+);
+CREATE TABLE completions (
+    round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, call INTEGER NOT NULL,
+    stage TEXT NOT NULL, prompt TEXT NOT NULL, decoding TEXT NOT NULL, demonstrations TEXT NOT NULL,
+    text TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, generated_tokens INTEGER,
+    model TEXT NOT NULL, endpoint_kind TEXT NOT NULL, queue_time REAL, inference_time REAL, total_time REAL,
+    PRIMARY KEY (round, number, call)
+);
+CREATE TABLE draws (
+    round INTEGER NOT NULL REFERENCES rounds, number INTEGER NOT NULL, candidates INTEGER NOT NULL,
+    PRIMARY KEY (round, number)
+);
+CREATE TABLE verdicts (
+    round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
+    candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL NOT NULL,
+    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL,
+    PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
+);
+CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
+"""
+
+# From each format to the next. Rules and novelty ran in another order in format 1, so that only these verdicts
+# had measured how near the candidate was.
+MIGRATIONS = {
+    1: """
+ALTER TABLE verdicts ADD COLUMN stage TEXT NOT NULL DEFAULT 'tasks';
+ALTER TABLE verdicts ADD COLUMN score REAL;
+ALTER TABLE verdicts ADD COLUMN lost TEXT NOT NULL DEFAULT '[]';
+UPDATE verdicts SET score = coalesce(json_extract(nearest, '$[0][1]'), 0)
+ WHERE reason IS NULL OR reason IN ('too_similar', 'surplus');
+UPDATE rounds SET settings = json_set(settings, '$.demonstrations.machine', 0);
+""",
+}
