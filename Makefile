@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo    grow two rounds on the embedded model and load the release"
+	@echo "             (RECIPE=self-instruct, LANGUAGE=zh for the other recipe and language)"
 	@echo "make test    lint, type check and the whole test suite"
 	@echo "make bench   the measurements quoted in the README"
-	@echo "make clean   remove .venv and demo/"
+	@echo "make clean   remove .venv and the demos"
 
 # The stamps are rebuilt when what they install changes.
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -24,8 +25,11 @@ $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev
 	@touch $@
 
+RECIPE := alpaca
+# not ?=, since many systems set a LANGUAGE of their own
+LANGUAGE := en
 demo: $(VENV)/.base
-	@$(BIN)/python tests/demo.py
+	@$(BIN)/python tests/demo.py --recipe $(RECIPE) --language $(LANGUAGE)
 
 test: $(VENV)/.dev lint types
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -43,4 +47,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/run_all.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo demo-*

@@ -342,6 +342,14 @@ def test_columns_become_tasks(tmp_path: Path, rows: list[Row], mapping: Row, tas
             "column `n`: expected a text, found a number",
         ),
         ([{"instruction": "Add.", "instances": []}], {}, "row 1, column `instances`: "),
+        *(
+            (
+                [{"instruction": "Add.", "instances": {"input": given, "output": output}}],
+                {},
+                "row 1, column `instances`: expected a list, found an object",
+            )
+            for given, output in (("1", "2"), ("", "2"), (["1"], ["2", "3"]), (["1"], None))
+        ),
         (
             [{"instruction": "Add.", "instances": ["x"]}],
             {},

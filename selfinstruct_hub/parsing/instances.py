@@ -63,17 +63,20 @@ def labelled_instances(
         kind = next(name for name in (EXAMPLE, LABEL, INPUT, OUTPUT) if mark[name])
         item = items[-1]
         blank = not whole[end : mark.start()].strip() and not item.text(item.current)
+        heads = following is not None and not whole[mark.end() : following.start()].strip()
         anew = False  # the model says once more what the prompt said already
         if label_first:
-            opens = kind == LABEL or (kind == INPUT and item.current == LABEL)
             anew = kind in (EXAMPLE, LABEL) and item.current == LABEL and blank
-            if kind == EXAMPLE and following and following["label"]:
-                opens = not whole[mark.end() : following.start()].strip()
+            opens = kind == LABEL or (kind == INPUT and item.current == LABEL)
+            opens = opens or (kind == EXAMPLE and heads and bool(following["label"]))
+        elif kind == EXAMPLE and not mark["number"]:
+            # "Example:" is a line of many a text, unless a field begins right behind it.
+            opens = heads and bool(following["input"] or following["output"])
+            anew = OUTPUT not in item.fields and blank
         elif kind == EXAMPLE:
-            found = int(mark["number"]) if mark["number"] else None
-            anew = OUTPUT not in item.fields and (blank or found == number)
-            opens = anew or found is None or found > number
-            number = found or number if opens else number
+            anew = OUTPUT not in item.fields and (blank or int(mark["number"]) == number)
+            opens = anew or int(mark["number"]) > number
+            number = int(mark["number"]) if opens else number
         elif kind == INPUT:
             opens = INPUT not in item.fields and OUTPUT not in item.fields
             opens = opens or (item.current == INPUT and blank) or (OUTPUT in item.fields and not numbered)

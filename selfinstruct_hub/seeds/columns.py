@@ -152,7 +152,7 @@ def _instances(
         return [Instance(given, _named(row, columns.output, labels, place).filled())]
     assert columns.instances is not None
     column = _value(row, columns.instances, place)
-    if isinstance(column.value, dict):  # a list of objects, as `Sequence` of older `datasets` stored it
+    if _is_sequence(column.value):
         parts = zip(*column.value.values(), strict=True)
         column = replace(column, value=[dict(zip(column.value, part, strict=True)) for part in parts])
     if not column.of(list):
@@ -167,6 +167,12 @@ def _instances(
         }
         found.append(Instance(_given(inner["input"]), inner["output"].filled()))
     return found
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether `value` is a list of objects as `Sequence` of older `datasets` stored it: an object of lists."""
+    parts = list(value.values()) if isinstance(value, dict) else []
+    return all(isinstance(part, list) for part in parts) and len({len(part) for part in parts}) == 1
 
 
 def _value(row: Mapping[str, Any], column: str, place: str) -> Value:

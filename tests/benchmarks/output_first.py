@@ -1,12 +1,12 @@
-"""Does writing the label first spread the labels? The same classification tasks, both ways, on the embedded model.
+"""Does writing the label first spread the labels? The same tasks both ways on the embedded model.
 
-    python -m tests.benchmarks.output_first [--samples 4] [--temperature 0.7 | --greedy] [--language en] [--picture FILE]
+    python -m tests.benchmarks.output_first [--samples 3] [--temperature 0.7] [--language en] [--picture FILE]
 
-For each classification seed, the instances step is asked as the recipe asks it, once with the label first and
-once with the input first, over the same draws of demonstrations (other seeds) and with the same sampling. A label
-counts where the task names it (in its instruction or its own instances); small models also write labels that no
-task has, above all after an input. Of the counted ones: how many different ones a task got, the share of its commonest
-one, and their entropy in bits. --picture needs matplotlib (the `report` extra).
+For each classification seed, the instances step is asked as the recipe asks it, once with the label first and once
+with the input first, over the same draws of demonstrations (other seeds), greedily as in the paper unless a
+temperature is given. A label counts where the task names it (in its instruction or its own instances): small models
+also write labels that no task has, above all after an input. Of the counted ones: how many different ones a task
+got, the share of its commonest one, and their entropy in bits. --picture needs matplotlib (the `report` extra).
 """
 
 from __future__ import annotations
@@ -102,17 +102,9 @@ async def labels_of(
 async def measure(given: argparse.Namespace) -> dict[str, list[Spread]]:
     """For each side the spread of every task."""
     settings = config.with_overrides(
-        config.Settings(),
-        {
-            "recipe": "self-instruct",
-            "language": given.language,
-            "endpoint.url": given.endpoint,
-            "self_instruct.instance_temperature": given.temperature,
-        },
+        config.Settings(self_instruct=config.SelfInstructSettings(instance_temperature=given.temperature)),
+        {"recipe": "self-instruct", "language": given.language, "endpoint.url": given.endpoint},
     )
-    if given.greedy:
-        greedy = settings.self_instruct.model_copy(update={"instance_temperature": None})
-        settings = settings.model_copy(update={"self_instruct": greedy})
     own = seeds.read(Path(str(seeds.locate(None, given.language, Path()))), languages.of(given.language))
     tasks = [task for task in own if task.is_classification]
     found: dict[str, list[Spread]] = {side: [] for side in SIDES}
@@ -157,9 +149,8 @@ def draw(found: dict[str, list[Spread]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--temperature", type=float, help="default: what the tool uses for this model")
-    parser.add_argument("--greedy", action="store_true", help="no sampling, as in the paper")
+    parser.add_argument("--samples", type=int, default=3, help="draws of demonstrations for each task")
+    parser.add_argument("--temperature", type=float, help="default: greedy")
     parser.add_argument("--language", default="en")
     parser.add_argument("--endpoint", help="default: the embedded engine")
     parser.add_argument("--picture", type=Path)
