@@ -453,6 +453,20 @@ def test_every_command_has_help_with_an_example_and_is_in_the_readme() -> None:
             assert option in readme, f"{name} {option} is not in the README"
 
 
+def test_choices_are_those_that_there_are() -> None:
+    """The command line knows them without importing what has them."""
+    from typing import get_args
+
+    from selfinstruct_hub import cli, config, formats
+
+    assert [name.value for name in cli.FormatName] == [formats.AUTO, *formats.NAMES]
+    for choice, section, name in (
+        (cli.RecipeName, config.Settings, "recipe"),
+        (cli.Api, config.EndpointSettings, "api"),
+    ):
+        assert [one.value for one in choice] == list(get_args(section.model_fields[name].annotation))
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; sys.argv = ['x', '--help']\n"

@@ -19,11 +19,11 @@ from selfinstruct_hub.errors import (
     WorkspaceBusyError,
     WorkspaceError,
 )
-from selfinstruct_hub.grow import Progress
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.release import read_manifest
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
+from tests.support.interrupt import grown_in_pieces
 from tests.support.tgi import Server, running, write_tasks
 
 
@@ -200,23 +200,7 @@ def test_interrupted_anywhere_the_same_command_gives_the_same_release(tmp_path: 
         space, settings = workspace(tmp_path / "whole", server, **values)
         whole = run.grow(space, settings, rounds=2)[-1]
         space, settings = workspace(tmp_path / "cut", server, **values)
-        for steps in range(1, 40):
-            left = steps
-
-            def observe(progress: Progress) -> None:
-                nonlocal left
-                left -= 1
-                if left == 0:
-                    raise KeyboardInterrupt
-
-            try:
-                cut = run.grow(space, settings, rounds=2, hooks=run.Hooks(observe=observe))
-            except KeyboardInterrupt:
-                continue
-            break
-        else:
-            pytest.fail("it never came to an end")
-    assert steps > 3
+        cut = grown_in_pieces(space, settings, 2)
     assert status(space)["versions"] == ["v1.0.0", "v1.1.0"]
     assert whole.release is not None
     assert cut[-1].release is not None

@@ -14,10 +14,10 @@ from aiohttp import web
 
 from selfinstruct_hub import config, run
 from selfinstruct_hub.errors import EndpointRefusedError, SeedError
-from selfinstruct_hub.grow import Progress
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
+from tests.support.interrupt import grown_in_pieces
 from tests.support.tgi import Server, running, write_steps
 from tests.test_grow import shards
 
@@ -111,21 +111,7 @@ def test_neither_concurrency_nor_latency_nor_interruptions_change_a_byte(tmp_pat
         built[str(in_flight)] = shards(results[-1].release)
     with running(Server(answer=write_steps)) as server:
         space, settings = workspace(tmp_path / "cut", server, **{"endpoint.concurrency": 5})
-        for steps in range(1, 60):
-            left = steps
-
-            def observe(progress: Progress) -> None:
-                nonlocal left
-                left -= 1
-                if left == 0:
-                    raise KeyboardInterrupt
-
-            try:
-                results = run.grow(space, settings, rounds=2, hooks=run.Hooks(observe=observe))
-            except KeyboardInterrupt:
-                continue
-            break
-    assert steps > 3
+        results = grown_in_pieces(space, settings, 2)
     assert results[-1].release is not None
     assert built["1"] == built["16"] == shards(results[-1].release)
 
