@@ -5,16 +5,21 @@ Heavy imports happen inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from enum import Enum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from selfinstruct_hub import __version__
-from selfinstruct_hub.errors import SelfInstructError
+from selfinstruct_hub.errors import SelfInstructError, UsageError
+
+if TYPE_CHECKING:
+    from selfinstruct_hub.config import Settings
+    from selfinstruct_hub.grow import RoundOutcome
 
 STOPPED_EARLY = 3
 INTERRUPTED = 130
@@ -33,34 +38,45 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The workspace.",
 _EXAMPLE = "[bold]Example:[/bold] "
 
 
-class RecipeName(str, Enum):
-    """Recipes that there are."""
+# What there is to choose from, known here without importing what has it.
+RECIPES = ("alpaca", "self-instruct")
+APIS = ("auto", "tgi")
+FORMATS = {
+    "Self-Instruct": (
+        "seed_tasks",
+        "machine_generated_instructions",
+        "machine_generated_instances",
+        "all_generated_instances",
+        "gpt3_finetuning_data",
+    ),
+    "Alpaca": ("alpaca_data", "regen"),
+    "trainers": ("messages", "prompt_completion", "conversations"),
+}
+FORMAT_NAMES = tuple(name for names in FORMATS.values() for name in names)
+SEED_COLUMNS = ("instruction", "input", "output", "is_classification", "id")
 
-    alpaca = "alpaca"
-    self_instruct = "self-instruct"
+# One paragraph a line: where a line ends, the help ends one too.
+_FORMATS_HELP = "\n\n".join(
+    f"Formats of {owner}:\n" + "\n".join(f"  {name}" for name in names) for owner, names in FORMATS.items()
+)
 
 
-class FormatName(str, Enum):
-    """Files of other projects."""
+def _choice(names: Sequence[str], *, metavar: str, help: str, **more: Any) -> Any:
+    """An option that takes one of `names`; another one is a mistake told in one line."""
 
-    auto = "auto"
-    seed_tasks = "seed_tasks"
-    machine_generated_instructions = "machine_generated_instructions"
-    machine_generated_instances = "machine_generated_instances"
-    all_generated_instances = "all_generated_instances"
-    gpt3_finetuning_data = "gpt3_finetuning_data"
-    regen = "regen"
-    alpaca_data = "alpaca_data"
-    messages = "messages"
-    prompt_completion = "prompt_completion"
-    conversations = "conversations"
+    def check(param: typer.CallbackParam, value: str | None) -> str | None:
+        if value is not None and value not in names:
+            raise UsageError(f"{param.opts[0]}: expected {_listed(names)}, got {value!r}")
+        return value
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return typer.Option(metavar=metavar, help=help, callback=check, autocompletion=complete, **more)
 
 
-class Api(str, Enum):
-    """Protocols that an endpoint can speak."""
-
-    auto = "auto"
-    tgi = "tgi"
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _version(wanted: bool) -> None:
@@ -81,10 +97,23 @@ def root(
 @app.command(epilog=_EXAMPLE + "selfinstruct-hub init my-tasks --language en")
 def init(
     directory: Directory,
-    recipe: Annotated[RecipeName, typer.Option(help="How tasks are asked for.")] = RecipeName.alpaca,
+    recipe: Annotated[
+        str, _choice(RECIPES, metavar="alpaca|self-instruct", help="How tasks are asked for.")
+    ] = "alpaca",
     language: Annotated[
-        str, typer.Option(help="ISO 639 code of the tasks' language; en and zh come with seeds and prompts.")
+        str,
+        typer.Option(
+            metavar="CODE", help="ISO 639 code of the tasks' language; en and zh come with seeds and prompts."
+        ),
     ] = "en",
+    language_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Its name in English, as prompts say it.",
+            show_default="known for the common ones",
+        ),
+    ] = None,
     domain: Annotated[
         str | None, typer.Option(metavar="TEXT", help='What all tasks must be about, such as "medicine".')
     ] = None,
@@ -96,19 +125,43 @@ def init(
             show_default="those we bring",
         ),
     ] = None,
+    seed_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN",
+            help=f"A column of the seed dataset, where NAME is {_listed(SEED_COLUMNS)}; input=null: none. Once "
+            "for each.",
+            show_default=False,
+        ),
+    ] = None,
+    seed_split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split of the seed dataset.", show_default="train")
+    ] = None,
+    seed_config: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Config of the seed dataset.", show_default="the only or default one"),
+    ] = None,
 ) -> None:
     """Make a workspace: DIR/selfinstruct.yaml, every setting with its default and a comment."""
     from selfinstruct_hub import config
     from selfinstruct_hub.workspace import Workspace
 
+    columns = _seed_columns(seed_column or [])
+    if seeds is None and (columns or seed_split or seed_config):
+        raise UsageError("--seed-column, --seed-split and --seed-config say how to read --seeds; give that too")
+    defaults = config.Settings()
+    without = {name: None for name, column in columns.items() if column is None}
     settings = config.with_overrides(
-        config.Settings(),
+        defaults.model_copy(update={"seed_dataset": defaults.seed_dataset.model_copy(update=without)}),
         {
-            "recipe": recipe.value,
+            "recipe": recipe,
             "language": language,
+            "language_name": language_name,
             "domain": domain,
-            # Settings are relative to the workspace; what is typed is relative to the working directory.
-            "seeds": _relative(Path(seeds), directory) if seeds and Path(seeds).exists() else seeds,
+            "seeds": _seeds_setting(seeds, directory) if seeds is not None else None,
+            "seed_dataset.config": seed_config,
+            "seed_dataset.split": seed_split,
+            **{f"seed_dataset.{name}": column for name, column in columns.items()},
         },
     )
     workspace = Workspace.create(directory, settings)
@@ -126,13 +179,17 @@ def grow(
     endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="Where to ask.", show_default="the embedded engine")
     ] = None,
-    api: Annotated[Api | None, typer.Option(help="Protocol of the endpoint.", show_default="auto")] = None,
+    api: Annotated[
+        str | None,
+        _choice(APIS, metavar="auto|tgi", help="Protocol of the endpoint.", show_default="auto"),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="ID", help="The model the endpoint must serve; without one, weights (path or id)."),
     ] = None,
     recipe: Annotated[
-        RecipeName | None, typer.Option(help="How tasks are asked for.", show_default="alpaca")
+        str | None,
+        _choice(RECIPES, metavar="alpaca|self-instruct", help="How tasks are asked for.", show_default="alpaca"),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every draw follows from it.", show_default="42")] = None,
     concurrency: Annotated[
@@ -150,8 +207,7 @@ def grow(
     Exit code 3: a budget or saturation stopped it early, and everything is kept.
     """
     from selfinstruct_hub import config, run
-    from selfinstruct_hub.grow import SATURATION
-    from selfinstruct_hub.show import RunView, print_status
+    from selfinstruct_hub.show import RunView, counted, print_status
     from selfinstruct_hub.status import status as status_of
     from selfinstruct_hub.workspace import Workspace
 
@@ -160,10 +216,10 @@ def grow(
         workspace.settings(),
         {
             "tasks": tasks,
-            "recipe": recipe.value if recipe else None,
+            "recipe": recipe,
             "seed": seed,
             "endpoint.url": endpoint,
-            "endpoint.api": api.value if api else None,
+            "endpoint.api": api,
             "endpoint.model": model,
             "endpoint.concurrency": concurrency,
         },
@@ -175,14 +231,16 @@ def grow(
 
             def connected(server: Any, in_flight: int) -> None:
                 view.say(
-                    f"{server.model} ({server.kind} {server.version}), {in_flight} requests in flight at most"
+                    f"{server.model} ({server.kind} {server.version}), {counted(in_flight, 'request')} in flight "
+                    "at most"
                 )
 
             def finished(result: run.Finished) -> None:
                 outcome = result.outcome
                 if result.release is not None:
                     view.say(
-                        f"round {outcome.round.number}: {outcome.accepted} tasks, released as {result.release}"
+                        f"round {outcome.round.number}: {counted(outcome.accepted, 'task')}, released as "
+                        f"{result.release}"
                     )
 
             results = run.grow(
@@ -196,27 +254,8 @@ def grow(
     except KeyboardInterrupt:
         _interrupted(directory)
     print_status(status_of(workspace))
-    if results and (limit := results[-1].outcome.limit):
-        outcome = results[-1].outcome
-        if limit == SATURATION and outcome.detail:
-            _warn(
-                f"stopped by saturation: {outcome.detail}. Everything is kept; other seeds, another model or "
-                "another domain bring new tasks, and the limits are under `saturation` in selfinstruct.yaml"
-            )
-            raise typer.Exit(STOPPED_EARLY)
-        if limit == SATURATION:
-            _warn(
-                f"stopped: {settings.max_barren_requests} requests in a row brought no accepted task; "
-                f"{outcome.accepted} of {outcome.round.wanted} tasks in round {outcome.round.number} are kept. "
-                "Look at what was dropped above; another model, more seeds or other settings may help"
-            )
-            raise typer.Exit(STOPPED_EARLY)
-        _warn(
-            f"stopped by {limit} with {outcome.accepted} of {outcome.round.wanted} tasks in round "
-            f"{outcome.round.number}; all are kept: start again with a higher {limit} to go on, or with --tasks "
-            f"{max(1, outcome.accepted)} to release the round as it is"
-        )
-        raise typer.Exit(STOPPED_EARLY)
+    if results:
+        _say_how_it_ended(results[-1].outcome, settings)
 
 
 @app.command(epilog=_EXAMPLE + "selfinstruct-hub status my-tasks --json | jq .rows")
@@ -239,18 +278,21 @@ def status(
         print_status(found)
 
 
-@app.command(name="import", epilog=_EXAMPLE + "selfinstruct-hub import my-tasks alpaca_data.json")
+@app.command(
+    name="import",
+    epilog=_EXAMPLE + "selfinstruct-hub import my-tasks alpaca_data.json",
+    help="Add the tasks of a file of Self-Instruct, Alpaca or a trainer, as a round of its own.\n\n"
+    "Every row passes the rules and the novelty gate, like what a model writes; the verdicts are printed. "
+    "Stopped before it is through, it adds nothing.\n\n" + _FORMATS_HELP,
+)
 def import_(
     directory: Directory,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL or JSON.", show_default=False)],
-    format: Annotated[FormatName, typer.Option(help="What the file is; auto finds out.")] = FormatName.auto,
+    format: Annotated[
+        str, _choice(("auto", *FORMAT_NAMES), metavar="NAME|auto", help="What the file is; auto finds out.")
+    ] = "auto",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that are broken.")] = False,
 ) -> None:
-    """Add the tasks of a file of Self-Instruct, Alpaca or a trainer, as a round of its own.
-
-    Every row passes the rules and the novelty gate, like what a model writes; the verdicts are printed. Stopped
-    before it is through, it adds nothing.
-    """
     from selfinstruct_hub.exchange import import_file
     from selfinstruct_hub.show import CountView, print_import
     from selfinstruct_hub.workspace import Workspace
@@ -258,7 +300,7 @@ def import_(
     try:
         with CountView("judged") as view:
             result = import_file(
-                Workspace.at(directory), file, format=format.value, skip_bad=skip_bad, observe=view.observe
+                Workspace.at(directory), file, format=format, skip_bad=skip_bad, observe=view.observe
             )
     except KeyboardInterrupt:
         _warn("interrupted; nothing was imported")
@@ -271,31 +313,35 @@ def import_(
         raise typer.Exit(1)
 
 
-@app.command(epilog=_EXAMPLE + "selfinstruct-hub export my-tasks alpaca_data.json --format alpaca_data")
+@app.command(
+    epilog=_EXAMPLE + "selfinstruct-hub export my-tasks alpaca_data.json --format alpaca_data",
+    help="Write the accepted tasks of all complete rounds as a file of Self-Instruct, Alpaca or a trainer.\n\n"
+    + _FORMATS_HELP,
+)
 def export(
     directory: Directory,
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Where to write; - for standard output.", show_default=False)
     ],
-    format: Annotated[FormatName, typer.Option(help="What to write.", show_default=False)],
+    format: Annotated[str, _choice(FORMAT_NAMES, metavar="NAME", help="What to write.", show_default=False)],
     seeds: Annotated[bool, typer.Option("--seeds", help="Write the seed tasks too, first.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
 ) -> None:
-    """Write the accepted tasks of all complete rounds as a file of Self-Instruct, Alpaca or a trainer."""
-    from selfinstruct_hub.errors import UsageError
     from selfinstruct_hub.exchange import STDOUT, export_file
+    from selfinstruct_hub.show import counted
     from selfinstruct_hub.workspace import Workspace
 
-    if format is FormatName.auto:
-        raise UsageError("--format auto is for reading; name the format to write")
-    written = export_file(Workspace.at(directory), file, format.value, with_seeds=seeds, overwrite=force)
-    said = f"wrote {written.rows:,} rows of {format.value}" + ("" if file == STDOUT else f" to {file}")
+    written = export_file(Workspace.at(directory), file, format, with_seeds=seeds, overwrite=force)
+    said = f"wrote {counted(written.rows, 'row')} of {format}" + ("" if file == STDOUT else f" to {file}")
     if written.duplicates:
-        said += f"; {written.duplicates:,} repeated ones left out"
+        said += f"; {counted(written.duplicates, 'repeated row')} left out"
     if written.without_instances:
-        said += f"; {written.without_instances:,} tasks without instances left out"
+        said += f"; {counted(written.without_instances, 'task')} without instances left out"
     if written.inexact:
-        said += f"; in {written.inexact:,} rows a reader cannot tell instruction and input apart"
+        said += (
+            f"; {counted(written.inexact, 'row does', 'rows do')} not read back to the same texts in this format "
+            "(see README)"
+        )
     _warn(said)
 
 
@@ -340,24 +386,119 @@ def doctor(
         raise typer.Exit(1)
 
 
+class _Output(io.FileIO):
+    """Standard output where it is no terminal. A write that fails is the user's to mend: a full disk."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            # What is left in the buffers goes nowhere, or Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise SelfInstructError(f"standard output cannot be written ({error.strerror})") from None
+
+
 def main() -> None:
     """Entry point: errors that a user can mend become one line and an exit code."""
     try:
-        app()
+        _open_output()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except SelfInstructError as error:
         _warn(f"error: {error}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe went away (`| head`); Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe went away (`| head`)
         sys.exit(1)
 
 
-def _relative(path: Path, directory: Path) -> str:
+def _open_output() -> None:
+    """Makes standard output and error such that every text can be written, whatever the locale: UTF-8 into files
+    and pipes, escapes for what a terminal has no characters for."""
+    if sys.stderr is None:
+        sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"), write_through=True)
+    if sys.stdout is None:
+        raise SelfInstructError("standard output is closed; send it to a file, or to /dev/null")
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")
+        return
+    file = _Output(sys.stdout.fileno(), "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(file), encoding="utf-8", errors="backslashreplace")
+
+
+def _say_how_it_ended(outcome: RoundOutcome, settings: Settings) -> None:
+    """Says why a run ended where it did, and exits with the code for it. Nothing where it is simply done."""
+    from selfinstruct_hub import grow
+    from selfinstruct_hub.show import counted
+
+    limit = outcome.limit
+    done = f"{outcome.accepted:,} of {counted(outcome.round.wanted, 'task')} in round {outcome.round.number}"
+    if limit is None:
+        if outcome.detail:
+            _warn(f"note: saturation: {outcome.detail}; the next grow stops at once")
+        return
+    if limit == grow.REFUSED:
+        _warn(
+            f"stopped: {outcome.detail}; {done}; everything is kept. Mend the endpoint, then the same command "
+            "goes on"
+        )
+        raise typer.Exit(1)
+    if limit == grow.SATURATION:
+        _warn(
+            f"stopped by saturation: {outcome.detail}. Everything is kept; other seeds, another model or "
+            "another domain bring new tasks, and the limits are under `saturation` in selfinstruct.yaml"
+        )
+    elif limit == grow.BARREN:
+        _warn(
+            f"stopped: {counted(settings.max_barren_requests or 0, 'request')} in a row brought no accepted task; "
+            f"{done}; everything is kept. Look at what was dropped above; another model, more seeds or other "
+            "settings may help"
+        )
+    else:
+        release = f", or with --tasks {outcome.accepted} to release the round as it is" if outcome.accepted else ""
+        _warn(
+            f"stopped by {limit} with {done}; everything is kept: start again with a higher {limit} to go on"
+            f"{release}"
+        )
+    raise typer.Exit(STOPPED_EARLY)
+
+
+def _seed_columns(given: Sequence[str]) -> dict[str, str | None]:
+    """What --seed-column says, by name; None for `null`."""
+    columns: dict[str, str | None] = {}
+    for text in given:
+        name, _, column = text.partition("=")
+        if name not in SEED_COLUMNS or not column:
+            raise UsageError(
+                f"--seed-column: expected NAME=COLUMN with {_listed(SEED_COLUMNS)} for NAME, got {text!r}"
+            )
+        columns[name] = None if column == "null" else column
+    return columns
+
+
+def _seeds_setting(seeds: str, directory: Path) -> str:
+    """What is typed is relative to the working directory, and the setting to the workspace; the id of a dataset
+    on the Hub stays."""
+    from selfinstruct_hub.seeds import is_hub_id
+
+    if not seeds:
+        raise UsageError("--seeds: expected a path or the id of a dataset, got ''")
     try:
-        return os.path.relpath(path.resolve(), directory.resolve())
+        path = Path(seeds).expanduser()
+        if is_hub_id(seeds) and not path.exists():
+            return seeds
+        path = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # forbidden; no such home; no path at all: told when it is read
+        return seeds
+    try:
+        return os.path.relpath(path, directory.resolve())
     except ValueError:  # another drive on Windows
-        return str(path.resolve())
+        return str(path)
 
 
 def _interrupted(directory: Path) -> NoReturn:

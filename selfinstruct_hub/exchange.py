@@ -6,26 +6,29 @@ whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from selfinstruct_hub import formats, plan, release
-from selfinstruct_hub.config import Settings, publishable
-from selfinstruct_hub.errors import FormatError, PoolError
+from selfinstruct_hub.config import publishable
+from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.formats import Entry, Written
-from selfinstruct_hub.grow import IMPORT, Run, next_version
+from selfinstruct_hub.formats.target import STDOUT, opened
 from selfinstruct_hub.judging import Judge
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Candidate, Instance, Round, Task, Verdict
+from selfinstruct_hub.rounds import IMPORT, next_version
+from selfinstruct_hub.run import package_complete_rounds
 from selfinstruct_hub.workspace import Workspace
 
-STDOUT = Path("-")
+__all__ = ["STDOUT", "Imported", "export_file", "import_file"]
+
+# The one format that is for instructions alone.
+_INSTRUCTIONS = "machine_generated_instructions"
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Imported:
     """What became of a file. `rows` and `candidates` are what it held (rows of one instruction are one
     candidate), `tasks` and `instances` what was accepted. `drops` counts candidates by reason,
     `lost_instances` instances that accepted tasks go on without. `release` is None where the workspace has no
-    row to publish yet."""
+    row to publish yet. `packaged` are releases of earlier rounds that a start which died had left to be made."""
 
     format: str
     rows: int
@@ -46,6 +49,7 @@ class Imported:
     lost_instances: Mapping[str, int] = field(default_factory=dict)
     round: int | None = None
     release: Path | None = None
+    packaged: tuple[Path, ...] = ()
 
 
 def import_file(
@@ -58,11 +62,13 @@ def import_file(
 ) -> Imported:
     """Judges the rows of `path` and adds what is accepted as a round, which is released at once.
 
-    Where nothing is accepted, nothing is stored. Raises FormatError for the file, PoolError where a round is
-    open. `observe` hears of (candidates judged, candidates in all).
+    Where nothing is accepted, nothing is stored. Complete rounds that have no release yet get theirs first.
+    Raises FormatError for the file, PoolError where a round is open. `observe` hears of (candidates judged,
+    candidates in all).
     """
     settings = workspace.settings()
     with workspace.locked(), workspace.open_pool(settings) as pool:
+        earlier = [finished.release for finished in package_complete_rounds(workspace, pool, settings)]
         number, done = _next_round(workspace, pool)
         file = formats.read(path, format, skip_bad=skip_bad)
         candidates = list(_candidates(file.format, file.entries))
@@ -70,7 +76,7 @@ def import_file(
             "file": path.name.encode("utf-8", "replace").decode(),
             "format": file.format,
             "rows": len(file.entries),
-            "sha256": _sha256(path),
+            "sha256": file.sha256,
         }
         round_ = Round(
             number=number,
@@ -94,6 +100,7 @@ def import_file(
             tasks=len(accepted),
             instances=sum(len(task.instances) for task in accepted),
             without_instances=sum(not task.instances for task in accepted),
+            packaged=tuple(folder for folder in earlier if folder),
             drops=dict(Counter(v.drop.reason for v in verdicts if v.drop).most_common()),
             lost_instances=dict(
                 Counter(one.drop.reason for v in verdicts if v.task for one in v.lost).most_common()
@@ -103,7 +110,6 @@ def import_file(
             return result
         round_ = replace(round_, wanted=len(accepted), version=next_version(done, round_.settings))
         pool.add_import(round_, verdicts)
-        Run.shift(pool)
         frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
         return replace(result, round=number, release=frozen)
 
@@ -118,34 +124,12 @@ def export_file(
 ) -> Written:
     """Writes the tasks of all complete rounds to `path` ("-" for standard output) in a format of `formats`.
 
-    A file is written beside its place and moved there whole. Raises FormatError where it exists (unless
-    `overwrite`) or cannot be written, PoolError where there is no pool.
+    A file is written beside its place and moved there whole; what is no file is written into. Raises FormatError
+    where a file exists (unless `overwrite`) or cannot be written, PoolError where there is no pool.
     """
     settings = workspace.settings()
-    with Pool.open(workspace.pool_file, read_only=True) as pool:
-        entries = _entries(pool, format, with_seeds)
-        if path == STDOUT:
-            return formats.write(entries, format, sys.stdout, seed=settings.seed)
-        if path.exists() and not overwrite:
-            raise FormatError(f"{path}: exists already; name another file, or overwrite it with --force")
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            with unfinished.open("w", encoding="utf-8", newline="\n") as out:
-                written = _written(entries, format, out, settings)
-                out.flush()
-                os.fsync(out.fileno())
-            unfinished.replace(path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise FormatError(f"{path}: cannot be written ({error.strerror or error})") from None
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-        return written
-
-
-def _written(entries: Iterator[Entry], format: str, out: TextIO, settings: Settings) -> Written:
-    return formats.write(entries, format, out, seed=settings.seed)
+    with Pool.open(workspace.pool_file, read_only=True) as pool, opened(path, overwrite=overwrite) as out:
+        return formats.write(_entries(pool, format, with_seeds), format, out, seed=settings.seed)
 
 
 def _next_round(workspace: Workspace, pool: Pool) -> tuple[int, Sequence[Round]]:
@@ -164,7 +148,8 @@ def _next_round(workspace: Workspace, pool: Pool) -> tuple[int, Sequence[Round]]
 
 def _candidates(format: str, entries: Sequence[Entry]) -> Iterator[Candidate]:
     """One candidate for each instruction, in the order they first come: rows that repeat one bring it further
-    instances. Each remembers what its rows said, so that an export can say it again."""
+    instances. Texts are judged and published without the blanks around them. Each candidate remembers what its
+    rows said, letter by letter, so that an export can say it again."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.instruction.strip(), []).append(entry)
@@ -172,7 +157,7 @@ def _candidates(format: str, entries: Sequence[Entry]) -> Iterator[Candidate]:
         kinds = [entry.is_classification for entry in group if entry.is_classification is not None]
         yield Candidate(
             instruction=instruction,
-            instances=tuple(instance for entry in group for instance in entry.instances),
+            instances=tuple(_stripped(instance) for entry in group for instance in entry.instances),
             missing=None if instruction else "instruction",
             is_classification=kinds[0] if kinds else None,
             stage=IMPORT,
@@ -184,7 +169,8 @@ def _candidates(format: str, entries: Sequence[Entry]) -> Iterator[Candidate]:
                 "rows": [
                     {
                         "instruction": entry.instruction,
-                        "instances": len(entry.instances),
+                        "instances": [[instance.input, instance.output] for instance in entry.instances],
+                        "is_classification": entry.is_classification,
                         "extra": dict(entry.extra),
                     }
                     for entry in group
@@ -193,28 +179,45 @@ def _candidates(format: str, entries: Sequence[Entry]) -> Iterator[Candidate]:
         )
 
 
+def _stripped(instance: Instance) -> Instance:
+    return Instance(input=instance.input.strip(), output=instance.output.strip())
+
+
 def _entries(pool: Pool, format: str, with_seeds: bool) -> Iterator[Entry]:
-    similar = format in ("machine_generated_instructions", "machine_generated_instances", "regen")
+    similar = format in (_INSTRUCTIONS, "machine_generated_instances", "regen")
     texts: dict[str, str] = {task.id: task.instruction for task in pool.seeds()} if similar else {}
     if with_seeds:
-        for task in pool.seeds():
+        for seed in pool.seeds():
             yield Entry(
-                instruction=task.instruction,
-                instances=task.instances,
-                is_classification=task.is_classification,
-                extra={"id": task.id, "name": task.name},
+                instruction=seed.instruction,
+                instances=seed.instances,
+                is_classification=seed.is_classification,
+                extra={"id": seed.id, "name": seed.name},
             )
-    for round_ in pool.rounds():
-        if not round_.complete:
-            continue
-        for verdict in pool.verdicts(round_.number, accepted=True):
-            assert verdict.task is not None
+    rounds = [round_.number for round_ in pool.rounds() if round_.complete]
+    filled = _filled(pool, rounds)
+    for number in rounds:
+        for verdict in pool.verdicts(number, accepted=True):
+            task = verdict.task
+            assert task is not None
             if similar:
-                texts[verdict.task.id] = verdict.task.instruction
+                texts[task.id] = task.instruction
+            if task.instruction in filled and bool(task.instances) == (format == _INSTRUCTIONS):
+                continue
             if verdict.candidate.extra:
-                yield from _imported_entries(verdict.task, verdict.candidate)
+                yield from _imported_entries(task, verdict.candidate, format)
             else:
-                yield _grown_entry(verdict, verdict.task, texts)
+                yield _grown_entry(verdict, task, texts)
+
+
+def _filled(pool: Pool, rounds: Sequence[int]) -> set[str]:
+    """The instructions that came alone first, and later as a task with instances: two tasks that are one."""
+    alone: set[str] = set()
+    worked: set[str] = set()
+    for number in rounds:
+        for task in pool.tasks(number):
+            (worked if task.instances else alone).add(task.instruction)
+    return alone & worked
 
 
 def _grown_entry(verdict: Verdict, task: Task, texts: Mapping[str, str]) -> Entry:
@@ -230,31 +233,30 @@ def _grown_entry(verdict: Verdict, task: Task, texts: Mapping[str, str]) -> Entr
     )
 
 
-def _imported_entries(task: Task, candidate: Candidate) -> Iterator[Entry]:
-    """The rows that `task` came in, each with those of its instances that stayed."""
+def _imported_entries(task: Task, candidate: Candidate, format: str) -> Iterator[Entry]:
+    """The rows that `task` came in, each with those of its instances that stayed: in their own format with the
+    file's texts, in others with those that were judged."""
+    own = candidate.extra["format"] == format
+    entries = _rows_that_stayed(task, candidate, own)
+    # Rows of one instruction differ in their instances.
+    yield from islice(entries, 1) if format == _INSTRUCTIONS and not own else entries
+
+
+def _rows_that_stayed(task: Task, candidate: Candidate, own: bool) -> Iterator[Entry]:
     left: Counter[Instance] = Counter(task.instances)
-    start = 0
     for row in candidate.extra["rows"]:
-        given = candidate.instances[start : start + row["instances"]]
-        start += row["instances"]
+        given = [Instance(*texts) for texts in row["instances"]]
+        judged = [_stripped(instance) for instance in given]
         kept = []
-        for instance in given:
+        for place, instance in enumerate(judged):
             if left[instance]:
                 left[instance] -= 1
-                kept.append(instance)
+                kept.append(place)
         if kept or not given:
             yield Entry(
-                instruction=row["instruction"],
-                instances=tuple(kept),
-                is_classification=candidate.is_classification,
+                instruction=row["instruction"] if own else task.instruction,
+                instances=tuple(given if own else judged),
+                is_classification=row["is_classification"],
                 bare=candidate.bare,
                 extra=row["extra"],
-            )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+            ).keeping(kept)

@@ -8,23 +8,23 @@ neither on latency nor on concurrency.
 from __future__ import annotations
 
 import asyncio
-import json
+import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
-from selfinstruct_hub import recipes, sampling, versions
-from selfinstruct_hub.config import Settings, flatten, publishable
+from selfinstruct_hub import recipes, sampling
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
-from selfinstruct_hub.errors import UsageError
+from selfinstruct_hub.errors import EndpointError
 from selfinstruct_hub.judging import Judge
-from selfinstruct_hub.plan import demonstration_seeds, plan_of, resolve
+from selfinstruct_hub.plan import demonstration_seeds, fits, plan_of
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import (
+    REQUEST_REFUSED,
     Candidate,
     Completion,
     Decoding,
@@ -39,7 +39,11 @@ from selfinstruct_hub.records import (
 _SLACK = 1.25
 _GRACE_SECONDS = 5.0  # for answers in flight when the endpoint has failed for good
 SATURATION = "saturation"
-IMPORT = "import"  # stands for a recipe where a file brought the round's tasks
+BARREN = "barren"
+REFUSED = "refused"
+# So many refused requests in a row, with no answer to a request of that kind between them, are no single task's
+# fault.
+_MOST_REFUSED = 20
 
 
 @dataclass
@@ -59,8 +63,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """How a round ended: complete, or stopped early by `limit` (the option that set it, or SATURATION). A
-    complete round can have a limit too: SATURATION then says that no further round was begun, and `detail` why."""
+    """How a round ended: complete, or stopped early by `limit`: the option that set it, BARREN (nothing accepted
+    for too long) or REFUSED (the endpoint refuses a kind of request; `detail` has its words). On a complete
+    round, SATURATION says that no further round was begun, and `detail` why; without a limit, `detail` says that
+    the next run would stop for that reason."""
 
     round: Round
     accepted: int
@@ -69,58 +75,6 @@ class RoundOutcome:
 
 
 Observe = Callable[[Progress], None]
-Notice = Callable[[str], None]
-
-
-def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, notice: Notice) -> Round:
-    """The open round, or a new one. An open round goes on with the settings it was begun with.
-
-    Raises UsageError where an open round has more accepted tasks than are `wanted` now.
-    """
-    done = pool.rounds()
-    resolved = resolve(settings, endpoint)
-    untouched = bool(done) and not done[-1].complete and pool.cost(done[-1].number)[0] == 0
-    if untouched:
-        done = done[:-1]  # nothing was answered yet, so the settings may still change
-    if done and not done[-1].complete:
-        open_round = done[-1]
-        accepted = pool.accepted_count(open_round.number)
-        if wanted < accepted:
-            raise UsageError(
-                f"round {open_round.number} has {accepted} accepted tasks already; ask for --tasks {accepted} "
-                "or more"
-            )
-        was, now = dict(flatten(open_round.settings)), dict(flatten(resolved))
-        if changed := sorted(key for key in was if was[key] != now.get(key)):
-            notice(
-                f"round {open_round.number} was begun with other settings and goes on with those "
-                f"({', '.join(changed)}); the new ones hold from the next round"
-            )
-        if wanted != open_round.wanted:
-            pool.set_wanted(open_round.number, wanted)
-        return replace(open_round, wanted=wanted)
-    new = Round(
-        number=len(done) + 1,
-        version=next_version(done, resolved),
-        wanted=wanted,
-        complete=False,
-        settings=resolved,
-        asked=publishable(settings).model_dump(),
-    )
-    demonstration_seeds(pool.seeds(), resolved)  # refuse before the round exists
-    if untouched:
-        pool.restart_round(new)
-    else:
-        pool.begin_round(new)
-    return new
-
-
-def next_version(done: Sequence[Round], settings: Mapping[str, Any]) -> str:
-    """The version of the round with `settings` after those that are `done`. An import belongs to no recipe."""
-    recipes_used = [r.settings["recipe"] for r in done if r.settings["recipe"] != IMPORT]
-    other_recipe = settings["recipe"] != IMPORT and bool(recipes_used) and recipes_used[-1] != settings["recipe"]
-    other_columns = bool(done) and done[-1].settings.get("columns", 1) != settings["columns"]
-    return versions.next_round(done[-1].version if done else None, changed=other_recipe or other_columns)
 
 
 async def grow_round(
@@ -144,16 +98,20 @@ async def grow_round(
     draws = _Draws(pool, round_, endpoint, in_flight, budget, progress, judge.passes)
     number = pool.judged_draws(round_.number)
     barren = 0  # requests in a row that brought no accepted task
-    limit: str | None = None
+    refusals = _Refusals()
+    limit, detail = None, ""
     running: dict[int, asyncio.Task[list[Candidate]]] = {}
     try:
         while progress.accepted < round_.wanted:
-            if failure := _failure(running.values()):
-                await _let_finish(running.values())
-                raise failure
-            exhausted = any(task.done() and task.exception() for task in running.values())
-            ahead = _draws_needed(progress, number, round_.settings["tasks_per_request"], in_flight)
-            while not exhausted and len(running) < ahead and progress.in_flight < in_flight:
+            failed = any(task.done() and task.exception() for task in running.values())
+            ahead = min(
+                _draws_needed(progress, number, round_.settings["tasks_per_request"], in_flight),
+                draws.most_at_once,
+            )
+            while not failed and len(running) < ahead and progress.in_flight < in_flight:
+                # A draw that the budget cannot bring to its end would only be begun.
+                if running and budget.requests_left < draws.requests * (len(running) + 1):
+                    break
                 following = number + len(running)
                 running[following] = asyncio.create_task(draws.candidates(following))
                 await asyncio.sleep(0)  # lets it reach the endpoint, so that progress.in_flight counts it
@@ -166,17 +124,26 @@ async def grow_round(
                 candidates = running.pop(number).result()
             except BudgetReached as reached:
                 limit = reached.limit
+                # What is in flight is paid for: it ends by itself, since nothing more is granted.
+                await _let_finish(running.values(), None)
                 break
+            except EndpointError:
+                await _let_finish(running.values(), _GRACE_SECONDS)
+                raise
             verdicts = judge.draw(number, candidates)
             pool.add_draw(round_.number, number, verdicts)
             number += 1
             _count(progress, verdicts)
             asked = len({0}.union(*(candidate.calls for candidate in candidates)))
             barren = 0 if any(verdict.task for verdict in verdicts) else barren + asked
-            if max_barren is not None and barren >= max_barren:
-                limit = SATURATION
+            if said := refusals.persist(verdicts):
+                limit, detail = REFUSED, said
+            elif max_barren is not None and barren >= max_barren:
+                limit = BARREN
+            if limit is not None and progress.accepted < round_.wanted:
                 break
         if progress.accepted >= round_.wanted:
+            limit, detail = None, ""
             pool.complete_round(round_.number)
             round_ = replace(round_, complete=True)
     finally:
@@ -184,19 +151,75 @@ async def grow_round(
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
         observe(progress)
-    return RoundOutcome(round_, progress.accepted, limit)
+    return RoundOutcome(round_, progress.accepted, limit, detail)
 
 
-def _failure(draws: Iterable[asyncio.Task[list[Candidate]]]) -> BaseException | None:
-    """What has gone wrong for good in one of the draws. A spent budget is none: earlier draws still count."""
-    errors = (task.exception() for task in draws if task.done() and not task.cancelled())
-    return next((error for error in errors if error and not isinstance(error, BudgetReached)), None)
-
-
-async def _let_finish(draws: Iterable[asyncio.Task[list[Candidate]]]) -> None:
-    """Gives answers that are nearly there a moment to arrive and be stored."""
+async def _let_finish(draws: Iterable[asyncio.Task[list[Candidate]]], timeout: float | None) -> None:
+    """Gives answers that are on their way the time to arrive and be stored."""
     if pending := [task for task in draws if not task.done()]:
-        await asyncio.wait(pending, timeout=_GRACE_SECONDS)
+        await asyncio.wait(pending, timeout=timeout)
+
+
+class _Refusals:
+    """Tells a refusal that belongs to a task from an endpoint that refuses a kind of request. Goes by judged
+    draws, so that neither latency nor concurrency has a say in it."""
+
+    def __init__(self) -> None:
+        self._in_a_row: Counter[str] = Counter()  # by stage
+
+    def persist(self, verdicts: Sequence[Verdict]) -> str:
+        """What the endpoint says where it refuses a stage's requests again and again; empty otherwise."""
+        for verdict in verdicts:
+            candidate = verdict.candidate
+            failure = candidate.failure
+            if failure is None or failure.reason != REQUEST_REFUSED:
+                # An answer in a stage: those before it must have answered too.
+                self._in_a_row.pop(candidate.stage, None)
+                if candidate.instances or candidate.lost:
+                    self._in_a_row.clear()
+                continue
+            self._in_a_row[candidate.stage] += 1
+            if self._in_a_row[candidate.stage] >= _MOST_REFUSED:
+                return (
+                    f"the endpoint has refused {_MOST_REFUSED} requests of the step `{candidate.stage}` in a row "
+                    f"({failure.detail})"
+                )
+        return ""
+
+
+class _Places:
+    """Places for requests in flight, given to the earliest draw that waits: so a draw is finished before later
+    ones take what a budget still allows."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    @asynccontextmanager
+    async def place(self, number: int, call: int) -> AsyncIterator[None]:
+        if self._free:
+            self._free -= 1
+        else:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (number, call, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._give_back()
+                raise
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        while self._waiting:
+            *_, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 class _Draws:
@@ -217,13 +240,18 @@ class _Draws:
         self._round = round_
         self._endpoint = endpoint
         self._budget = budget
-        self._places = asyncio.Semaphore(in_flight)
+        self._places = _Places(in_flight)
         self._recipe = recipes.named(round_.settings["recipe"])
         self._plan = plan_of(round_.settings)
         self._human = demonstration_seeds(pool.seeds(), round_.settings)
         self._machine = machine_tasks(pool, round_) if self._plan.machines else []
         self._progress = progress
         self._passes = passes
+        # A draw of several stages asks for all its tasks at once in the later ones.
+        width = self._plan.tasks_per_request if len(self._recipe.stages) > 1 else 1
+        self.most_at_once = max(1, 4 * in_flight if width == 1 else -(-2 * in_flight // width))
+        # What a draw is reckoned to ask for.
+        self.requests = 1 + (len(self._recipe.stages) - 1) * width
 
     async def candidates(self, number: int) -> list[Candidate]:
         seed = self._round.settings["seed"]
@@ -255,7 +283,8 @@ class _Draws:
         prompt_tokens = estimated_tokens(request.prompt)
         self._progress.in_flight += 1
         try:
-            async with self._places, self._budget.request(prompt_tokens + request.decoding.max_new_tokens):
+            place = self._places.place(request.number, request.call)
+            async with place, self._budget.request(prompt_tokens + request.decoding.max_new_tokens):
                 completion = await self._endpoint.complete(request.prompt, request.decoding)
                 # Between the answer and its place on disk nothing is awaited: no cancellation can lose it.
                 self._pool.add_completion(request, completion)
@@ -274,63 +303,8 @@ class _Draws:
 
 def machine_tasks(pool: Pool, round_: Round) -> list[Task]:
     """The tasks that rounds before `round_` have accepted: what it may show as machine-made, where it fits."""
-    recipe = recipes.named(round_.settings["recipe"])
-    shown = round_.settings["demonstrations"]
-    longest, room = shown["max_characters"], shown.get("max_tokens")
-    return [
-        task
-        for earlier in range(1, round_.number)
-        for task in pool.tasks(earlier)
-        if (longest is None or sampling.length(task) <= longest) and (room is None or recipe.cost(task) <= room)
-    ]
-
-
-def spent(pool: Pool, first_round: int) -> tuple[int, int]:
-    """(requests, tokens) that the rounds from `first_round` on have cost, answers nobody needed included."""
-    requests = tokens = 0
-    for round_ in pool.rounds():
-        if round_.number >= first_round:
-            cost = pool.cost(round_.number)
-            requests, tokens = requests + cost[0], tokens + cost[1]
-    return requests, tokens
-
-
-@dataclass(frozen=True)
-class Run:
-    """The rounds that one `grow` command set out to make. Kept in the pool until they are made, so that the
-    same command started again goes on instead of adding as many again."""
-
-    first: int
-    last: int
-
-    @classmethod
-    def resumed(cls, pool: Pool, rounds: int) -> Run:
-        """The unfinished run if it was for as many rounds, or a new one."""
-        done = pool.rounds()
-        finished = sum(round_.complete for round_ in done)
-        stored = pool.meta("run")
-        if stored:
-            run = cls(**json.loads(stored))
-            if run.last - run.first + 1 == rounds:
-                return run
-        run = cls(first=finished + 1, last=finished + rounds)
-        pool.set_meta("run", json.dumps({"first": run.first, "last": run.last}))
-        return run
-
-    @staticmethod
-    def shift(pool: Pool) -> None:
-        """Makes room for a round that no run made: an imported one."""
-        if stored := pool.meta("run"):
-            run = json.loads(stored)
-            pool.set_meta("run", json.dumps({name: number + 1 for name, number in run.items()}))
-
-    def rounds_left(self, pool: Pool) -> int:
-        """Rounds that are still to be completed."""
-        return max(0, self.last - sum(round_.complete for round_ in pool.rounds()))
-
-    def end(self, pool: Pool) -> None:
-        """Forgets the run: every round of it is made and packaged."""
-        pool.set_meta("run", None)
+    earlier = (task for number in range(1, round_.number) for task in pool.tasks(number))
+    return [task for task in earlier if fits(task, round_.settings)]
 
 
 def _draws_needed(progress: Progress, judged: int, per_request: int, in_flight: int) -> int:

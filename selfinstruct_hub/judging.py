@@ -5,26 +5,29 @@ Reads the pool once, when a round is begun or resumed; writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from selfinstruct_hub import filters, languages
 from selfinstruct_hub.novelty import NoveltyGate
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Candidate, Drop, Round, Similarity, Verdict, task_of
+from selfinstruct_hub.records import Candidate, Drop, Neighbour, Round, Verdict, task_of
 
 
 class Judge:
     """Gives every candidate its verdict, in the order of Self-Instruct's steps: what is wrong with the
     instruction, whether it is new among seeds and accepted tasks, why a stage gave it up, its instances."""
 
-    def __init__(self, round_: Round, gate: NoveltyGate, *, frozen: int, accepted: int) -> None:
+    def __init__(
+        self, round_: Round, gate: NoveltyGate, *, frozen: int, accepted: int, bare: Mapping[str, str]
+    ) -> None:
         """`gate` knows the seeds, `frozen` tasks in all of them and of earlier rounds, and then the
-        `accepted` ones of this round."""
+        `accepted` ones of this round. `bare` are ids by instruction of the accepted ones without instances."""
         self._round = round_
         self._gate = gate
         self._frozen = frozen
         self._accepted = accepted
+        self._bare = dict(bare)
         self._threshold: float = round_.settings["novelty"]["threshold"]
         rules = round_.settings["filters"]
         self._rules = filters.Rules(
@@ -37,11 +40,18 @@ class Judge:
         """A judge who knows the seeds and everything that the pool has accepted so far."""
         gate = NoveltyGate(round_.settings["novelty"]["most_similar"])
         gate.extend((task.id, task.instruction) for task in pool.seeds())
-        for earlier in range(1, round_.number):
-            gate.extend((task.id, task.instruction) for task in pool.tasks(earlier))
         frozen = len(gate)
-        gate.extend((task.id, task.instruction) for task in pool.tasks(round_.number))
-        return cls(round_, gate, frozen=frozen, accepted=len(gate) - frozen)
+        bare: dict[str, str] = {}
+        for number in range(1, round_.number + 1):
+            if number == round_.number:
+                frozen = len(gate)
+            for task in pool.tasks(number):
+                gate.add(task.id, task.instruction)
+                if task.instances:
+                    bare.pop(task.instruction, None)
+                else:
+                    bare[task.instruction] = task.id
+        return cls(round_, gate, frozen=frozen, accepted=len(gate) - frozen, bare=bare)
 
     def passes(self, candidate: Candidate) -> bool:
         """Whether an instruction passes the rules and is new among seeds and earlier rounds.
@@ -66,8 +76,9 @@ class Judge:
         assert candidate.instruction is not None
         verdict = replace(verdict, similarity=self._gate.compare(candidate.instruction))
         assert verdict.similarity is not None
-        if verdict.similarity.score > self._threshold:
-            return replace(verdict, drop=_too_similar(verdict.similarity))
+        nearest = [near for near in verdict.similarity.nearest if not self._fills(candidate, near)]
+        if nearest and nearest[0].score > self._threshold:
+            return replace(verdict, drop=_too_similar(nearest[0]))
         if candidate.failure:
             return replace(verdict, drop=candidate.failure)
         instances, lost, drop = filters.kept_instances(candidate, self._rules)
@@ -77,10 +88,14 @@ class Judge:
             return replace(verdict, lost=lost, drop=drop)
         task = task_of(candidate, instances)
         self._gate.add(task.id, task.instruction)
+        self._bare.pop(task.instruction, None)
         self._accepted += 1
         return replace(verdict, lost=lost, task=task)
 
+    def _fills(self, candidate: Candidate, near: Neighbour) -> bool:
+        """Whether `near` is this very instruction, imported without the instances that `candidate` brings."""
+        return bool(candidate.instances) and self._bare.get(candidate.instruction or "") == near.id
 
-def _too_similar(similarity: Similarity) -> Drop:
-    nearest = similarity.nearest[0]
+
+def _too_similar(nearest: Neighbour) -> Drop:
     return Drop("too_similar", f"ROUGE-L {nearest.score:.3f} with {nearest.id}")

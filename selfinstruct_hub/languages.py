@@ -236,7 +236,7 @@ def of(code: str, name: str | None = None) -> Language:
         return replace(language, code=code, name=name or language.name)
     if not name:
         raise ConfigError(
-            f"language `{code}` is not one that we know: set `language_name` in selfinstruct.yaml to its "
+            f"language `{code}` is not one that we know: set `language_name` (init: --language-name) to its "
             "English name, as a prompt should say it"
         )
     return Language(code, name)

@@ -170,28 +170,33 @@ def concurrency(settings: Settings, endpoint: Endpoint) -> int:
     return min(wanted, allowed) if allowed else wanted
 
 
+def fits(task: Task, settings: Any) -> bool:
+    """Whether `task` is short enough to be shown in a prompt that asks for new ones."""
+    shown = settings["demonstrations"]
+    longest, room = shown["max_characters"], shown.get("max_tokens")
+    short = longest is None or sampling.length(task) <= longest
+    return short and (room is None or recipes.named(settings["recipe"]).cost(task) <= room)
+
+
 def demonstration_seeds(seeds: Sequence[Task], settings: Any) -> list[Task]:
     """The seeds that prompts may show. Raises SeedError where they are fewer than a prompt shows, or not of the
     kinds that the recipe's steps need."""
-    shown, options = settings["demonstrations"], settings.get("options", {})
-    recipe = recipes.named(settings["recipe"])
+    options, wanted = settings.get("options", {}), settings["demonstrations"]["human"]
     only = bool(options.get("only_classification"))
-    longest, room = shown["max_characters"], shown.get("max_tokens")
-    short = [task for task in seeds if longest is None or sampling.length(task) <= longest]
-    fit = [task for task in short if room is None or recipe.cost(task) <= room]
+    fit = [task for task in seeds if fits(task, settings)]
     usable = sum(bool(task.is_classification) or not only for task in fit)
-    if usable < shown["human"]:
+    if usable < wanted:
         why = " that are classification tasks" if only else ""
-        if longest is not None and len(short) < len(seeds):
-            why += f" of at most {longest} characters"
-        elif len(fit) < len(short):
-            why += " short enough for the endpoint's context"
-        raise SeedError(
-            f"a prompt shows {shown['human']} seed tasks, and there are {usable}{why}; add seeds, or lower "
-            "`demonstrations.human`, `tasks_per_request` or `decoding.max_new_tokens`"
-        )
+        mend = "`demonstrations.human`"
+        if len(fit) < len(seeds):
+            longest = settings["demonstrations"]["max_characters"]
+            why += f" of at most {longest} characters" if longest is not None else ""
+            why += "" if longest is not None else " short enough for the endpoint's context"
+            mend += ", `tasks_per_request` or `decoding.max_new_tokens`"
+        there = f"there is {usable}" if usable == 1 else f"there are {usable}"
+        raise SeedError(f"a prompt shows {wanted} seed tasks, and {there}{why}; add seeds, or lower {mend}")
     if options:
-        _check_kinds(short, options)
+        _check_kinds(fit, options)
     return fit
 
 

@@ -1,5 +1,4 @@
-"""The records that pass through the rooms: seed or machine Task, Demonstration draw, Request, Completion,
-Candidate, Verdict, Round.
+"""The records that pass through the rooms: seed or machine Task, Request, Completion, Candidate, Verdict, Round.
 
 Frozen dataclasses and the digests that name them. No I/O, no rules, no clocks.
 """
@@ -17,6 +16,9 @@ FINISH_LENGTH = "length"
 FINISH_STOP = "stop"  # a stop sequence matched
 FINISH_EOS = "eos"  # the model ended by itself
 
+
+# Why a candidate ends where the endpoint refused a request that was about it alone.
+REQUEST_REFUSED = "request_refused"
 
 # A tokenizer is not always at hand. Real ones need fewer tokens than this for any plain text of ours.
 CHARACTERS_PER_TOKEN = 3
@@ -236,6 +238,11 @@ class Round:
     complete: bool
     settings: Mapping[str, Any]
     asked: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prompt_text(instruction: str, given: str) -> str:
+    """What a user would say: the instruction, and the input below it where there is one."""
+    return f"{instruction}\n\n{given}" if given else instruction
 
 
 def task_of(candidate: Candidate, instances: Iterable[Instance]) -> Task:

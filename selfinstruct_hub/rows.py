@@ -8,6 +8,7 @@ elsewhere too.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -156,10 +157,11 @@ class Row:
 
 @dataclass(frozen=True)
 class RowFile:
-    """The rows of a file in order; `array` says that the file is one JSON array."""
+    """The rows of a file in order, and the SHA-256 of its bytes; `array` says that the file is one JSON array."""
 
     array: bool
     rows: tuple[Row, ...]
+    sha256: str
 
 
 def read(path: Path, error: type[SelfInstructError], *, what: str = "a row") -> RowFile:
@@ -169,9 +171,11 @@ def read(path: Path, error: type[SelfInstructError], *, what: str = "a row") -> 
     it should have been. Raises `error` for a file that cannot be read at all: no UTF-8, a broken array.
     """
     try:
-        raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        content = path.read_bytes()  # once: a pipe cannot be read again
     except OSError as problem:
         raise error(f"{path}: cannot be read ({problem.strerror})") from None
+    sha256 = hashlib.sha256(content).hexdigest()
+    raw = content.removeprefix(codecs.BOM_UTF8)
     try:
         text = raw.decode()
     except UnicodeDecodeError as problem:
@@ -182,9 +186,10 @@ def read(path: Path, error: type[SelfInstructError], *, what: str = "a row") -> 
     if text.lstrip().startswith("["):
         values = _array(path, text, lines, error)
         if values is not None:
-            return RowFile(True, tuple(Row(path, f"row {n}", value) for n, value in enumerate(values, start=1)))
+            found = tuple(Row(path, f"row {n}", value) for n, value in enumerate(values, start=1))
+            return RowFile(True, found, sha256)
     numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    return RowFile(False, tuple(_line(path, number, line, what) for number, line in numbered))
+    return RowFile(False, tuple(_line(path, number, line, what) for number, line in numbered), sha256)
 
 
 def _array(path: Path, text: str, lines: list[str], error: type[SelfInstructError]) -> list[Any] | None:

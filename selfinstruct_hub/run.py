@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfinstruct_hub import release, saturation
@@ -12,18 +12,10 @@ from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget
 from selfinstruct_hub.endpoint.connect import opened
-from selfinstruct_hub.grow import (
-    IMPORT,
-    SATURATION,
-    Observe,
-    RoundOutcome,
-    Run,
-    grow_round,
-    next_round,
-    spent,
-)
+from selfinstruct_hub.grow import SATURATION, Observe, RoundOutcome, grow_round
 from selfinstruct_hub.plan import concurrency
 from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.rounds import Run, grown, next_round
 from selfinstruct_hub.workspace import Workspace
 
 
@@ -65,7 +57,7 @@ def grow(
     hooks = hooks or Hooks()
     with workspace.locked(), workspace.open_pool(settings) as pool:
         _complete_as_it_is(pool, settings)
-        results = _package_complete_rounds(workspace, pool, settings)
+        results = package_complete_rounds(workspace, pool, settings)
         for result in results:
             hooks.finished(result)
         run = Run.resumed(pool, rounds)
@@ -75,6 +67,9 @@ def grow(
             results += asyncio.run(_grow(workspace, settings, pool, run, max_requests, max_tokens, hooks))
         if not run.rounds_left(pool):
             run.end(pool)
+            if results and results[-1].release and (next_would := saturated(workspace, pool, settings)):
+                last = results[-1]
+                results[-1] = replace(last, outcome=replace(last.outcome, detail=next_would.outcome.detail))
         return results
 
 
@@ -91,7 +86,7 @@ async def _grow(
     async with opened(settings.endpoint) as endpoint:
         in_flight = concurrency(settings, endpoint)
         hooks.connected(endpoint, in_flight)
-        requests, tokens = spent(pool, run.first)
+        requests, tokens = run.spent(pool)
         budget = Budget(max_requests=max_requests, max_tokens=max_tokens, requests=requests, tokens=tokens)
         while run.rounds_left(pool):
             if stopped := saturated(workspace, pool, settings):
@@ -123,8 +118,8 @@ def saturated(workspace: Workspace, pool: Pool, settings: Settings) -> Finished 
     rounds = pool.rounds()
     if not rounds or not rounds[-1].complete:
         return None
-    grown = [pool.counts(round_.number) for round_ in rounds if round_.settings["recipe"] != IMPORT]
-    detail = saturation.reason(grown, settings.saturation)
+    counts = [pool.counts(round_.number) for round_ in grown(pool)]
+    detail = saturation.reason(counts, settings.saturation)
     if detail is None:
         return None
     outcome = RoundOutcome(rounds[-1], pool.accepted_count(rounds[-1].number), SATURATION, detail)
@@ -139,7 +134,7 @@ def _complete_as_it_is(pool: Pool, settings: Settings) -> None:
         pool.complete_round(rounds[-1].number)
 
 
-def _package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> list[Finished]:
+def package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> list[Finished]:
     """Packages rounds that were complete when an earlier start died; returns those that had no release."""
     packaged = []
     for round_ in pool.rounds():

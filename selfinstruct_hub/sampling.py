@@ -44,7 +44,7 @@ def fitting(
 ) -> tuple[list[Task], int]:
     """The tasks short enough to be shown and how many at a time: at most `most`, fewer where `room` tokens
     do not take so many. `cost` is a task's tokens as the prompt shows it."""
-    for count in range(min(most, len(tasks)), 1, -1):
+    for count in range(min(most, len(tasks)), 0, -1):
         short = [task for task in tasks if room is None or cost(task) <= room // count]
         if len(short) >= count:
             return short, count

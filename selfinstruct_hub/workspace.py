@@ -122,7 +122,6 @@ class Workspace:
         changed since the first answer, or another dataset is named.
         """
         beside = self.path.absolute()
-        asked = seeds.asked_of_hub(settings, beside)
         pool = Pool.open(self.pool_file) if self.pool_file.exists() else None
         try:
             rounds = pool.rounds() if pool is not None else []
@@ -132,6 +131,7 @@ class Workspace:
                     f"{self.path}: the pool is in language `{rounds[0].settings['language']}`, and the settings "
                     f"say `{settings.language}`; begin a new workspace with `selfinstruct-hub init`"
                 )
+            asked = seeds.asked_of_hub(settings, beside)
             if pool is not None and answered and asked is not None and pool.meta(_ASKED_OF_HUB) == asked:
                 return pool
             tasks = seeds.load(settings, beside)

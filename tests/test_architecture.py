@@ -27,6 +27,7 @@ ROOMS = [
         "plan",
         "judging",
         "saturation",
+        "rounds",
         "grow",
         "release",
         "status",

@@ -350,7 +350,7 @@ def test_a_model_that_brings_nothing_ends_the_run(tmp_path: Path) -> None:
     with running(Server(answer=lambda prompt, parameters: ("", "eos_token"))) as server:
         space, settings = workspace(tmp_path / "w", server, max_barren_requests=12)
         (stopped,) = run.grow(space, settings)
-        assert stopped.outcome.limit == "saturation"
+        assert stopped.outcome.limit == "barren"
         assert stopped.release is None
         asked = len(server.requests)
         assert 12 <= asked <= 12 + 4 * 32

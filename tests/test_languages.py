@@ -191,7 +191,7 @@ def test_a_language_that_is_not_in_the_table() -> None:
     assert not dzongkha.begins_well("«")
     assert dzongkha.has_own_script("any")
     assert not dzongkha.has_own_script("12")
-    with pytest.raises(ConfigError, match=r"language `dz` .*`language_name` in selfinstruct\.yaml"):
+    with pytest.raises(ConfigError, match=r"language `dz` .*`language_name` \(init: --language-name\)"):
         languages.of("dz")
 
 

@@ -231,6 +231,11 @@ LISTS = {
         " Sure!\n9. Name a tree.\n10. Name a bird.",
         [TREE, BIRD],
     ),
+    "the first number for the second item": (
+        " Name a tree.\n9. Name a bird.\n10. Name a fish.",
+        [TREE, BIRD, FISH],
+    ),
+    "chatter without a colon, then a list from 1": (" Sure!\n\n1. Name a tree.\n2. Name a bird.", [TREE, BIRD]),
     "the number once more": ("\n9. Name a tree.\n10. Name a bird.", [TREE, BIRD]),
     "chatter, then a list from 1": (" Here you go:\n1. Name a tree.\n2. Name a bird.", [TREE, BIRD]),
     "chatter in Chinese, then a list from 1": ("以下是任务：\n1. Name a tree.\n2. Name a bird.", [TREE, BIRD]),

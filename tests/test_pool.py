@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -298,3 +300,40 @@ def test_a_pool_of_format_1_is_read_and_migrated_with_a_copy(tmp_path: Path) -> 
     assert sqlite3.connect(tmp_path / "pool.sqlite3.format-1").execute("PRAGMA user_version").fetchone() == (1,)
     with Pool.open(path) as pool:
         look(pool)
+
+
+def test_an_open_round_of_format_1_goes_on_as_a_new_major_version(tmp_path: Path) -> None:
+    """What it will be released with has other columns than the release before it."""
+    from types import SimpleNamespace
+
+    from selfinstruct_hub import config
+    from selfinstruct_hub.endpoint import Limits
+    from selfinstruct_hub.plan import resolve
+    from selfinstruct_hub.rounds import next_round
+
+    path = tmp_path / "pool.sqlite3"
+    old = sqlite3.connect(path)
+    old.executescript(FORMAT_1)
+    endpoint: Any = SimpleNamespace(embedded=False, limits=Limits(max_total_tokens=4096))
+    asked = config.Settings(demonstrations=config.Demonstrations(human=1))
+    settings = resolve(asked, endpoint)
+    for key in ("columns", "language_name", "domain"):
+        settings.pop(key)
+    settings["demonstrations"] = {"human": 1, "max_characters": 900}
+    old.execute("INSERT INTO rounds VALUES (2, 'v1.1.0', 9, 0, ?, '{}')", (json.dumps(settings),))
+    old.execute(
+        "INSERT INTO completions VALUES (2, 0, 0, 'tasks', 'p', '{\"max_new_tokens\":9}', '[]', 't', 'eos', 1, 2, "
+        "'m', 'tgi', NULL, NULL, NULL)"
+    )
+    old.commit()
+    old.close()
+    said: list[str] = []
+    with Pool.open(path) as pool:
+        pool.set_seeds([SEED], "print")
+        round_ = next_round(pool, asked, endpoint, 9, said.append)
+        assert (round_.number, round_.version) == (2, "v2.0.0")
+        assert pool.rounds()[-1] == round_
+        assert said == []  # nothing that the user set has changed
+        hotter = config.with_overrides(asked, {"decoding.temperature": 0.3})
+        next_round(pool, hotter, endpoint, 9, said.append)
+    assert "(decoding.temperature)" in said[0]

@@ -18,6 +18,7 @@ import yaml
 from selfinstruct_hub import config, run
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.records import prompt_text
 from selfinstruct_hub.release import card, freeze, read_manifest, shards
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running
@@ -71,7 +72,7 @@ def test_rows_say_the_same_in_every_config(grown: Workspace, newest: Path) -> No
     seeds = {row["id"] for row in load(newest, "seeds")}
     for row, chat, origin in zip(default, messages, provenance, strict=True):
         user, assistant = chat["messages"]
-        assert user == {"role": "user", "content": shards.prompt_text(row["instruction"], row["input"])}
+        assert user == {"role": "user", "content": prompt_text(row["instruction"], row["input"])}
         assert assistant == {"role": "assistant", "content": row["output"]}
         assert len(origin["parents"]) == 3
         assert set(origin["parents"]) <= seeds
@@ -195,6 +196,30 @@ def test_a_release_of_which_nothing_was_rejected_loads(tmp_path: Path) -> None:
         assert len(load(release, name)) == (175 if name == "seeds" else 1)
     assert "`rejected`" not in (release / "README.md").read_text()
     assert "'rejected'" not in (release / "loading_script.py").read_text()
+
+
+@pytest.mark.parametrize("order", [(False, True), (True, False)])
+def test_every_config_loads_whichever_round_rejected_something(tmp_path: Path, order: tuple[bool, bool]) -> None:
+    """`datasets` cannot load a config whose first shard is empty."""
+    trees = iter("pine palm willow mangrove poplar tamarisk".split())
+    turn = 0
+
+    def answer(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+        item = f" Say where a {next(trees)} grows best.\n4. Input: None\n4. Output: There.\n###\n"
+        return item + ("5. Instruction: Do it.\n5. Output: x\n" if order[turn] else ""), "eos_token"
+
+    with running(Server(answer=answer)) as server:
+        space = Workspace.create(tmp_path / "w", config.Settings())
+        values = {"tasks": 1, "endpoint.url": server.url, "endpoint.concurrency": 1, "novelty.threshold": 0.99}
+        settings = config.with_overrides(space.settings(), values)
+        run.grow(space, settings)
+        turn = 1
+        run.grow(space, settings)
+    release = space.releases / "v1.1.0"
+    assert sum(bool(r["drops"]) for r in read_manifest(release)["rounds"]) == 1
+    for name in shards.COLUMNS:
+        assert len(load(release, name)) == {"seeds": 175, "rejected": 1}.get(name, 2)
+    assert not any(file.get("rows") == 0 for file in read_manifest(release)["files"])
 
 
 # The builder.

@@ -65,7 +65,17 @@ def test_a_run_stops_between_rounds_and_goes_on_with_another_limit(tmp_path: Pat
         # The run was for five rounds, and goes on to those.
         rest = run.grow(space, settings, rounds=5)
         assert [r.outcome.limit for r in rest] == [None, None, None]
+        assert [r.outcome.detail for r in rest] == ["", "", ""]
         assert len(status(space)["versions"]) == 5
+
+
+def test_the_last_round_of_a_run_says_that_the_next_would_stop(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space = Workspace.create(tmp_path / "w", config.Settings())
+        values = {"tasks": 6, "endpoint.url": server.url, "saturation.acceptance": 1.0, "saturation.rounds": 2}
+        first, last = run.grow(space, config.with_overrides(space.settings(), values), rounds=2)
+    assert (first.outcome.detail, last.outcome.limit) == ("", None)
+    assert "the last 2 rounds' acceptance" in last.outcome.detail
 
 
 def test_a_round_reports_how_near_its_candidates_were(tmp_path: Path) -> None:

@@ -93,7 +93,10 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     assert load(tmp_path / "one") == load(tmp_path / "dict") == load(tmp_path / "formatted") == TASKS
     assert [task.instruction for task in load(tmp_path / "dict", split="test")] == ["Add the numbers."]
     for name, known in (("one", "train"), ("dict", "train, test")):
-        with pytest.raises(SeedError, match=rf"no split `dev`; set `seed_dataset.split` to one of: {known}$"):
+        with pytest.raises(
+            SeedError,
+            match=rf"no split `dev`; set `seed_dataset.split` \(init: --seed-split\) to one of: {known}$",
+        ):
             load(tmp_path / name, split="dev")
     with pytest.raises(SeedError, match=r"without configs; set `seed_dataset.config` to null"):
         load(tmp_path / "one", config="a")
@@ -131,7 +134,8 @@ def test_a_release_of_ours_gives_its_rows_or_its_seeds(tmp_path: Path) -> None:
         Task("b", "Sing.", (Instance("", "La."),), None),
     ]
     with pytest.raises(
-        SeedError, match=r"no config `sedes`; set `seed_dataset.config` to one of: default, seeds$"
+        SeedError,
+        match=r"no config `sedes`; set `seed_dataset.config` \(init: --seed-config\) to one of: default, seeds$",
     ):
         load(folder, config="sedes")
 
@@ -141,11 +145,15 @@ def test_several_configs_without_a_default_and_unknown_splits(tmp_path: Path) ->
     (folder / "README.md").write_text(
         "---\nconfigs:\n- config_name: a\n  data_files: a.jsonl\n- config_name: b\n  data_files: a.jsonl\n---\n"
     )
-    with pytest.raises(SeedError, match=r"several configs; set `seed_dataset.config` to one of: a, b$"):
+    with pytest.raises(
+        SeedError, match=r"several configs; set `seed_dataset.config` \(init: --seed-config\) to one of: a, b$"
+    ):
         load(folder)
     assert load(folder, config="b") == TASKS
     for split in ("test", "train[", "train[:x]"):
-        with pytest.raises(SeedError, match=r"no split `.*`; set `seed_dataset.split` to one of: train$"):
+        with pytest.raises(
+            SeedError, match=r"no split `.*`; set `seed_dataset.split` \(init: --seed-split\) to one of: train$"
+        ):
             load(folder, config="b", split=split)
     with pytest.raises(SeedError, match="a folder has no revisions"):
         load(folder, config="b", revision="v1")
@@ -291,7 +299,8 @@ def test_columns_become_tasks(tmp_path: Path, rows: list[Row], mapping: Row, tas
         (
             [{"q": "Sing.", "a": "La."}],
             {"instruction": "q"},
-            "no column `output`; set `seed_dataset.output` to one of its columns: q, a",
+            "no column `output`; set `seed_dataset.output` (init: --seed-column output=...) to one of its "
+            "columns: q, a",
         ),
         (
             [{"instruction": "Sing.", "output": "La."}],
@@ -481,16 +490,19 @@ def test_a_dataset_on_the_hub(tmp_path: Path) -> None:
             found[4:],
             (
                 "dataset org/plain: no revision `v2`; set `seed_dataset.revision` to a branch, tag or commit",
-                "dataset org/plain: no split `test`; set `seed_dataset.split` to one of: train",
-                "dataset org/two: has several configs; set `seed_dataset.config` to one of: a, b",
-                "dataset org/two: no config `c`; set `seed_dataset.config` to one of: a, b",
+                "dataset org/plain: no split `test`; set `seed_dataset.split` (init: --seed-split) to one of: "
+                "train",
+                "dataset org/two: has several configs; set `seed_dataset.config` (init: --seed-config) to one of: "
+                "a, b",
+                "dataset org/two: no config `c`; set `seed_dataset.config` (init: --seed-config) to one of: a, b",
                 f"dataset org/gated: its authors grant access on request; ask at {hub.url}/datasets/org/gated,",
                 "dataset org/empty: cannot be read as a dataset (The directory at hf://datasets/org/empty@",
                 "dataset org/script: cannot be read as a dataset (Dataset scripts are no longer supported",
                 f"dataset org/none: {unknown}",
                 f"dataset nothing: {unknown}",
                 "dataset json: that is a file format of `datasets`, not a dataset; write org/name",
-                "dataset org/plain: no column `answer`; set `seed_dataset.output` to one of its columns: ",
+                "dataset org/plain: no column `answer`; set `seed_dataset.output` (init: --seed-column output=...) "
+                "to one of its columns: ",
             ),
             strict=True,
         ):
@@ -517,7 +529,7 @@ def test_a_dataset_on_the_hub(tmp_path: Path) -> None:
     assert f"the copy in the cache is of commit {repo.commit}, not of `v1.0`, and the Hub is not" in offline[2]
     assert f"the copy in the cache is of commit {repo.commit}, not of `{other}`, and" in offline[3]
     assert offline[4].startswith("dataset org/none: not in the cache, and HF_HUB_OFFLINE is set; unset it, or set")
-    assert offline[5].endswith("no config `x`; set `seed_dataset.config` to one of: default")
+    assert offline[5].endswith("no config `x`; set `seed_dataset.config` (init: --seed-config) to one of: default")
     assert "\n" not in "".join(offline[2:])
 
 

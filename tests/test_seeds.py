@@ -87,7 +87,9 @@ def test_files_without_rows_and_missing_files(tmp_path: Path) -> None:
     for name in ("nowhere.jsonl", "../no/folder", "a b", "x" * 97, "~nobody-of-that-name/seeds"):
         with pytest.raises(SeedError, match=r"no such seed file|cannot be looked at"):
             seeds.locate(name, "en", tmp_path)
-    with pytest.raises(SeedError, match=r"language `xx` \(there are: en\b.*\); set `seeds` to a file of yours"):
+    with pytest.raises(
+        SeedError, match=r"language `xx` \(there are: en\b.*\); set `seeds` \(init: --seeds\) to a file of yours"
+    ):
         seeds.locate(None, "xx", tmp_path)
 
 

@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from selfinstruct_hub import config, run
-from selfinstruct_hub.errors import EndpointRefusedError, SeedError
+from selfinstruct_hub.errors import SeedError
+from selfinstruct_hub.grow import REFUSED
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
@@ -179,7 +180,30 @@ def test_a_refused_request_costs_its_own_task(tmp_path: Path) -> None:
     assert server.url not in detail
 
 
-def test_an_endpoint_that_refuses_every_later_request_stops_the_run(tmp_path: Path) -> None:
+def test_refusals_leave_the_rows_the_same_whatever_the_concurrency(tmp_path: Path) -> None:
+    """Every later request about one subject is refused, in whole draws too, speculative ones included."""
+    built = []
+    for in_flight in (1, 7, 32):
+        server = Server(answer=write_steps)
+
+        def refuse(number: int, server: Server = server) -> web.Response | None:
+            prompt = server.requests[number]["inputs"]
+            asked = prompt.rsplit("Task:", 1)[-1] if prompt.endswith("Classification:") else ""
+            refused = any(word in asked for word in ("violin", "canoe", "poem", "enzyme", "airport"))
+            return web.json_response({"error": "content policy"}, status=422) if refused else None
+
+        server.fault = refuse
+        with running(server):
+            values = {"tasks": 15, "tasks_per_request": 4, "endpoint.concurrency": in_flight}
+            space, settings = workspace(tmp_path / str(in_flight), server, **values)
+            (result,) = run.grow(space, settings)
+        assert result.release is not None
+        built.append(shards(result.release))
+    assert status(space)["rounds"][0]["stages"]["classification"]["drops"]["request_refused"] > 3
+    assert built[0] == built[1] == built[2]
+
+
+def test_an_endpoint_that_refuses_a_whole_step_stops_the_run(tmp_path: Path) -> None:
     server = Server(answer=write_steps)
 
     def refuse(number: int) -> web.Response | None:
@@ -189,8 +213,38 @@ def test_an_endpoint_that_refuses_every_later_request_stops_the_run(tmp_path: Pa
     server.fault = refuse
     with running(server):
         space, settings = workspace(tmp_path / "w", server)
-        with pytest.raises(EndpointRefusedError, match="no grammar here"):
-            run.grow(space, settings)
+        (stopped,) = run.grow(space, settings)
+        assert (stopped.outcome.limit, stopped.release) == (REFUSED, None)
+        assert "refused 20 requests of the step `classification` in a row (422: no grammar here)" in (
+            stopped.outcome.detail
+        )
+        assert len(server.requests) < 100
+        # When the server is mended, the same command goes on.
+        server.fault = lambda number: None
+        (done,) = run.grow(space, settings)
+    assert done.release is not None
+
+
+def test_a_budget_is_for_what_the_server_served_and_buys_whole_tasks(tmp_path: Path) -> None:
+    """Stopped in the middle of draws, with answers on their way: each is stored, none is asked for twice."""
+    jitter = random.Random(1)
+    with running(Server(answer=write_steps, delay=lambda n: 0.01 + jitter.random() * 0.05)) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=100)
+        accepted = []
+        for cap in (30, 60, 90):
+            (stopped,) = run.grow(space, settings, max_requests=cap)
+            assert stopped.outcome.limit == "--max-requests"
+            accepted.append(stopped.outcome.accepted)
+            with Pool.open(space.pool_file, read_only=True) as pool:
+                requests, spent = pool.cost(1)
+                assert requests == len(server.requests) == cap
+        # The earliest draw comes first, so that a small budget brings tasks, not beginnings.
+        assert 0 < accepted[0] < accepted[1] < accepted[2]
+        (more,) = run.grow(space, settings, max_tokens=spent + 20_000)
+        assert more.outcome.limit == "--max-tokens"
+        with Pool.open(space.pool_file, read_only=True) as pool:
+            assert pool.cost(1)[0] == len(server.requests)
+            assert spent < pool.cost(1)[1] <= spent + 20_000
 
 
 def test_only_classification_tasks(tmp_path: Path) -> None:
@@ -208,7 +262,8 @@ def test_only_classification_tasks(tmp_path: Path) -> None:
                 assert all(kinds[key] for key in request.demonstrations)
     stages = status(space)["rounds"][0]["stages"]
     assert stages["classification"]["drops"]["not_classification"] > 0
-    assert "Example 1" not in "".join(prompt[-12:] for prompt in prompts)
+    assert not any(prompt.endswith("Example 1\nInput:") for prompt in prompts)
+    assert any(prompt.endswith("Class label:") for prompt in prompts)
 
 
 @pytest.mark.parametrize("recipe", ["alpaca", "self-instruct"])

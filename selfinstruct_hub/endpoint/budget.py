@@ -37,6 +37,11 @@ class Budget:
         self._reserved = 0
         self._changed = asyncio.Condition()
 
+    @property
+    def requests_left(self) -> float:
+        """Requests that may still be sent; infinite without a limit."""
+        return float("inf") if self._max_requests is None else self._max_requests - self.requests
+
     @asynccontextmanager
     async def request(self, tokens: int) -> AsyncIterator[None]:
         """Room for a request that costs at most `tokens`. Waits where answers in flight may still leave room;

@@ -5,6 +5,7 @@
     gpt3.py            gpt3_finetuning_data
     chat.py            messages, prompt_completion, conversations
     entry.py           what a row becomes
+    target.py          where a file is written
 
 A file read and written again in its format is the same JSON, keys unknown to us included, and the same bytes
 where json.dumps wrote it with the format's own conventions (the keys in their usual order). Entries written and
@@ -51,10 +52,12 @@ _SHOWN_KEYS = 8
 
 @dataclass(frozen=True)
 class ReadFile:
-    """A file's entries in order; `bad` says in one line each why a row was left out."""
+    """A file's entries in order, and the SHA-256 of its bytes; `bad` says in one line each why a row was left
+    out."""
 
     format: str
     entries: tuple[Entry, ...]
+    sha256: str
     bad: tuple[str, ...] = ()
 
 
@@ -96,7 +99,7 @@ def read(path: Path, format: str = AUTO, *, skip_bad: bool = False) -> ReadFile:
         places = _places([place for place, _ in bad])
         count = f"{len(bad):,} of {len(file.rows):,} rows {'is' if len(bad) == 1 else 'are'} bad"
         raise FormatError(f"{bad[0][1]}; {count} ({places}): --skip-bad imports the others")
-    return ReadFile(chosen.name, tuple(entries), tuple(said for _, said in bad))
+    return ReadFile(chosen.name, tuple(entries), file.sha256, tuple(said for _, said in bad))
 
 
 def write(entries: Iterable[Entry], format: str, out: TextIO, *, seed: int = 42) -> Written:

@@ -11,13 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from selfinstruct_hub.formats.entry import Entry, Format, Rendered, beside, completed, note, noted
-from selfinstruct_hub.records import Instance
+from selfinstruct_hub.records import Instance, prompt_text
 from selfinstruct_hub.rows import Fields, shown
-
-
-def joined(instruction: str, given: str) -> str:
-    """What the user says: the instruction, and the input where there is one."""
-    return f"{instruction}\n\n{given}" if given else instruction
 
 
 class Turns(Format):
@@ -58,7 +53,7 @@ class Turns(Format):
         for instance in entry.instances:
             said = [
                 *system,
-                (self._roles[1], joined(entry.instruction, instance.input)),
+                (self._roles[1], prompt_text(entry.instruction, instance.input)),
                 (self._roles[2], instance.output),
             ]
             more = kept.get("turns", [])
@@ -112,5 +107,5 @@ class PromptCompletion(Format):
 
     def render(self, entry: Entry, seed: int) -> Iterator[Rendered]:
         for instance in entry.instances:
-            row = {"prompt": joined(entry.instruction, instance.input), "completion": instance.output}
+            row = {"prompt": prompt_text(entry.instruction, instance.input), "completion": instance.output}
             yield Rendered(completed(row, noted(entry, self.name)), exact=not instance.input)

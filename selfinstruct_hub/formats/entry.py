@@ -10,7 +10,8 @@ What a row says beyond instruction and instances travels in `Entry.extra`, under
     system                          a chat's system message
     row                             what only one format can use: {"format": its name, "unknown": {key: value},
                                     "absent": [keys that its rows usually have],
-                                    "order": [its keys, where the order is not ours], ...}
+                                    "order": [its keys, where the order is not ours],
+                                    "instances": [for each instance, its keys beside input and output], ...}
 
 Everything in it is plain JSON data. Another format than that of `row` writes nothing from `row`. No file is read
 here, and no format has its rules here.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfinstruct_hub.records import Instance, Lost
@@ -41,6 +42,13 @@ class Entry:
     bare: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
     place: str = ""  # "line 17"
+
+    def keeping(self, places: Collection[int]) -> Entry:
+        """The entry with only those of its instances that stand at `places` (from 0), each with its own keys."""
+        extra = dict(self.extra)
+        if beside := extra.get(ROW, {}).get("instances"):
+            extra[ROW] = {**extra[ROW], "instances": [beside[place] for place in places]}
+        return replace(self, instances=tuple(self.instances[place] for place in places), extra=extra)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ similarity {} and null, metadata {}, request 0, and an answer that ended by itse
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from selfinstruct_hub.formats.entry import Entry, Format, Rendered, beside, completed, note, noted
-from selfinstruct_hub.parsing import labelled_instances
+from selfinstruct_hub.parsing import begins_with_label, labelled_instances
 from selfinstruct_hub.records import FINISH_LENGTH, Instance, Lost, digest
 from selfinstruct_hub.rows import Fields
 
@@ -64,9 +63,7 @@ class SeedTasks(Format):
         if not entry.instances:
             return
         kept = noted(entry, self.name)
-        more = kept.get("instances", [])
-        if len(more) != len(entry.instances):
-            more = [{}] * len(entry.instances)
+        more = kept.get("instances") or [{}] * len(entry.instances)
         content = [[i.input, i.output] for i in entry.instances]
         row = {
             "id": entry.extra.get("id", digest(entry.instruction, content)),
@@ -178,18 +175,11 @@ class MachineGeneratedInstances(Format):
         yield Rendered(completed(row, noted(entry, self.name), guessed), exact)
 
 
-_FIRST_MARK = re.compile(
-    r"^[ \t]*(?:(Class label|Class Label|类别)|Input|INPUT|输入|Output|OUTPUT|输出)[ \t]*[:：]", re.M
-)
-
-
 def _read(raw: str, answer: Any) -> tuple[tuple[Instance, ...], tuple[Lost, ...], bool | None]:
     """The instances of `raw`, those cut off, and whether it is classification: the paper asks for the label
     first only there."""
     instances, lost = labelled_instances(raw, cut_off=_cut_off(answer))
-    mark = _FIRST_MARK.search(raw)
-    classification = mark[1] is not None if mark and (instances or lost) else None
-    return instances, lost, classification
+    return instances, lost, begins_with_label(raw) if instances or lost else None
 
 
 def _cut_off(answer: Any) -> bool:

@@ -9,8 +9,8 @@ inputs.py         the many ways to say that there is no input
 from __future__ import annotations
 
 from selfinstruct_hub.parsing.inputs import normalise_input
-from selfinstruct_hub.parsing.instances import labelled_instances
+from selfinstruct_hub.parsing.instances import begins_with_label, labelled_instances
 from selfinstruct_hub.parsing.instructions import numbered_instructions
 from selfinstruct_hub.parsing.tasks import labelled_tasks
 
-__all__ = ["labelled_instances", "labelled_tasks", "normalise_input", "numbered_instructions"]
+__all__ = ["begins_with_label", "labelled_instances", "labelled_tasks", "normalise_input", "numbered_instructions"]

@@ -43,6 +43,12 @@ class _Item:
         return "".join(self.fields.get(name, ())).strip()
 
 
+def begins_with_label(text: str) -> bool | None:
+    """Whether the first field of `text` is a class label; None where no field is marked."""
+    mark = next((mark for mark in _MARK.finditer(text) if not mark["example"]), None)
+    return None if mark is None else bool(mark["label"])
+
+
 def labelled_instances(
     text: str, *, prefilled: str = "", cut_off: bool = False
 ) -> tuple[tuple[Instance, ...], tuple[Lost, ...]]:
@@ -55,7 +61,7 @@ def labelled_instances(
     whole = prefilled + text
     marks = list(_MARK.finditer(whole))
     numbered = any(mark["example"] for mark in marks)
-    label_first = next((mark.lastgroup for mark in marks if not mark["example"]), None) == LABEL
+    label_first = bool(begins_with_label(whole))
     before = _Item()
     items = [before]
     end = number = 0

@@ -23,6 +23,10 @@ _LABEL = re.compile(
 # An instruction in bold as a whole, or one whose bold began before its number.
 _BOLD = re.compile(r"(?:\*\*)?([^*]+)\*\*")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
+# How assistants begin when they do not simply go on.
+_CHATTER = re.compile(
+    r"\s*(?:Sure|Certainly|Of course|Okay|OK|Here (?:are|is)|好的|当然|以下是)\b|\s*(?:好的|当然|以下是)"
+)
 # A model skips a number or two; a line that begins with "2016." is text.
 _LARGEST_STEP = 10
 
@@ -40,7 +44,9 @@ def numbered_instructions(text: str, *, first: int, cut_off: bool = False) -> li
     numbers = [int(mark["number"]) for mark in marks]
     for place, (mark, found) in enumerate(zip(marks, numbers, strict=True)):
         anew = len(items) == 1 and _begins_anew(text[: mark.start()], numbers[place:], first)
-        if not (anew or number < found <= number + _LARGEST_STEP):
+        # The first number once more: a model that repeats it after an item means the next one.
+        again = len(items) == 1 and found == first and not anew
+        if not (anew or again or number < found <= number + _LARGEST_STEP):
             continue
         items[-1].append(text[end : mark.start()])
         if anew:
@@ -68,9 +74,10 @@ def _begins_anew(before: str, numbers: Sequence[int], first: int) -> bool:
     An instruction may end in a colon too and have a list of its own, which stops before `first`: after it the
     prompt's list goes on.
     """
+    chatter = not before.strip() or before.rstrip().endswith((":", "：")) or _CHATTER.match(before) is not None
     if numbers[0] == first:
-        return True
-    if numbers[0] != 1 or not (not before.strip() or before.rstrip().endswith((":", "："))):
+        return chatter
+    if numbers[0] != 1 or not chatter:
         return False
     return first + 1 not in numbers or first in numbers[: numbers.index(first + 1)]
 

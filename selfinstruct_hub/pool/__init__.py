@@ -1,7 +1,7 @@
 """The pool: everything that was asked, answered and judged, in one SQLite file. The only room that writes it.
 
 A completion is stored in a transaction of its own before anything looks at it; a judged draw is stored whole,
-in one transaction, so a pool never holds half of one. Nothing is deleted or overwritten.
+in one transaction, so a pool never holds half of one. No answer and no verdict is deleted or overwritten.
 """
 
 from __future__ import annotations

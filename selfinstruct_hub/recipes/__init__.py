@@ -50,7 +50,7 @@ Run = Callable[[Deck, Complete, Passes, Plan], Awaitable[list[Candidate]]]
 class Recipe:
     """A recipe and the defaults that belong to it. `stages` are in the order a task passes them. `frame` is the
     first stage's prompt without demonstrations, `cost` the estimated tokens that one of them adds.
-    `differences` are sentences for the reader of a card: where the endpoint cannot do what the paper did."""
+    `differences` says for the reader of a card where a round with these settings is not what the paper did."""
 
     name: str
     paper: str
@@ -67,7 +67,7 @@ class Recipe:
     frame: Callable[[Language, str | None], str]
     cost: Callable[[Task], int]
     frequency_penalty: float | None = None
-    differences: tuple[str, ...] = ()
+    differences: Callable[[Mapping[str, Any]], str] = lambda settings: ""
 
     def call(self, stage: str, item: int) -> int:
         """The number of a completion within its draw."""

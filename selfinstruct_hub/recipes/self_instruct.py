@@ -28,16 +28,19 @@ Deliberate differences from the published code:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from selfinstruct_hub import languages
 from selfinstruct_hub.errors import EndpointRefusedError
 from selfinstruct_hub.languages import Language
 from selfinstruct_hub.parsing import labelled_instances, numbered_instructions
 from selfinstruct_hub.recipes import Complete, Passes, Plan, Recipe, wording
-from selfinstruct_hub.recipes.wording import Wording
+from selfinstruct_hub.recipes.wording import Labels, Wording
 from selfinstruct_hub.records import (
     FINISH_LENGTH,
+    REQUEST_REFUSED,
     Candidate,
     Decoding,
     Drop,
@@ -124,8 +127,7 @@ async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> lis
     """The instructions of one completion, each taken through the later steps on its own.
 
     An instruction that does not pass the rules or is too near to the pool costs no further request. A request
-    that the endpoint refuses costs its own task; where all of several are refused, it is the endpoint that does
-    not work, and its refusal is raised.
+    of a later step that the endpoint refuses costs its own task.
     """
     words = wording.of(plan.language)
     only = bool(plan.options["only_classification"])
@@ -155,8 +157,6 @@ async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> lis
         if isinstance(end, BaseException):
             raise end
         found[item] = end
-    if len(steps.refusals) == len(later) > 1:
-        raise steps.refusals[0]
     return found
 
 
@@ -177,7 +177,6 @@ class _LaterSteps:
         self._plan = plan
         self._words = words
         self._shown = shown
-        self.refusals: list[EndpointRefusedError] = []
 
     async def of(self, item: int, candidate: Candidate) -> Candidate:
         """`candidate` with its kind and its instances, or with the reason why a step gave it up."""
@@ -189,8 +188,7 @@ class _LaterSteps:
             candidate = replace(candidate, stage=INSTANCES)
             return await self._with_instances(item, candidate)
         except EndpointRefusedError as error:
-            self.refusals.append(error)
-            return replace(candidate, failure=Drop("request_refused", error.said[:200]))
+            return replace(candidate, failure=Drop(REQUEST_REFUSED, error.said[:200]))
 
     async def _classified(self, item: int, candidate: Candidate) -> Candidate:
         """Step 2. Only a yes is a yes, as in the paper's code."""
@@ -205,7 +203,7 @@ class _LaterSteps:
         prompt = classification_prompt(self._words, self._shown.mixed, candidate.instruction)
         completion = await self._complete(CLASSIFICATION, prompt, decoding, shown=self._shown.mixed, item=item)
         answer = completion.text.strip()
-        is_classification = answer.casefold().startswith(labels.yes.casefold())
+        is_classification = _says_yes(answer, labels)
         failure = None
         if self._plan.options["only_classification"] and not is_classification:
             failure = Drop("not_classification", answer[:40])
@@ -239,6 +237,12 @@ class _LaterSteps:
         )
         calls = (*candidate.calls, RECIPE.call(INSTANCES, item))
         return replace(candidate, instances=instances, lost=lost, calls=calls)
+
+
+def _says_yes(answer: str, labels: Labels) -> bool:
+    """Whether an answer begins with the word for yes: "Yesterday" and 是否 ("whether") do not."""
+    yes, first = languages.tokens(labels.yes), languages.tokens(answer.replace(labels.yes + labels.no, ""))
+    return first[: len(yes)] == yes
 
 
 def _frame(language: Language, domain: str | None) -> str:
@@ -297,6 +301,15 @@ def _line(task: Task) -> str:
     return " ".join(task.instruction.split())
 
 
+def _differences(settings: Mapping[str, Any]) -> str:
+    penalty = settings["decoding"].get("frequency_penalty")
+    instead = f"a frequency penalty of {penalty} stands in" if penalty else "nothing stands in"
+    return (
+        "The paper's presence penalties (2 for instructions, 1.5 for instances) do not exist in "
+        f"text-generation-inference; {instead} for them."
+    )
+
+
 RECIPE = Recipe(
     name="self-instruct",
     paper="https://arxiv.org/abs/2212.10560",
@@ -317,8 +330,5 @@ RECIPE = Recipe(
     frequency_penalty=0.2,
     frame=_frame,
     cost=lambda task: estimated_tokens(task.instruction),
-    differences=(
-        "The paper's presence penalties (2 for instructions, 1.5 for instances) do not exist in "
-        "text-generation-inference; a frequency penalty stands in for them.",
-    ),
+    differences=_differences,
 )

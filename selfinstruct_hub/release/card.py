@@ -40,7 +40,9 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
         drops.update(round_["drops"])
         lost.update(round_["lost_instances"])
     grown = [round_ for round_ in manifest["rounds"] if "decoding" in round_["settings"]]
-    used = [recipes.named(name) for name in dict.fromkeys(r["settings"]["recipe"] for r in grown)]
+    newest = {round_["settings"]["recipe"]: round_["settings"] for round_ in grown}
+    used = [(recipe := recipes.named(name), recipe.differences(newest[name])) for name in newest]
+    deciding = [{k: v for k, v in r["settings"].items() if k != "seed"} for r in grown]
     body = template.render(
         title=cell(title),
         description=settings.description.strip(),
@@ -48,6 +50,8 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
         drops=drops.most_common(),
         lost=lost.most_common(),
         grown=grown,
+        settings_differ=any(settings != deciding[-1] for settings in deciding),
+        counted=counted,
         imported=[round_ for round_ in manifest["rounds"] if "source" in round_["settings"]],
         models=sorted({model for round_ in manifest["rounds"] for model in round_["models"]}),
         columns={name: list(shards.COLUMNS[name]) for name in published_configs(manifest)},
@@ -56,6 +60,11 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
     )
     header = yaml.safe_dump(_metadata(manifest, settings, title), sort_keys=False, allow_unicode=True, width=10**6)
     return f"---\n{header}---\n\n{body}"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 row", "1,250 rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def cell(text: object) -> str:
@@ -99,13 +108,16 @@ def _metadata(manifest: dict[str, Any], settings: CardSettings, title: str) -> d
                 "dataset_size": memory,
             }
         )
+    # An imported row is as its file had it: nobody here knows whether a model wrote it.
+    grown = any("decoding" in round_["settings"] for round_ in manifest["rounds"])
+    made = ["synthetic", "self-instruct"] if grown else []
     return {
         "pretty_name": title,
         **({"license": settings.license} if settings.license else {}),
         "language": [manifest["language"]],
         "size_categories": [size_category(manifest["rows"])],
         "task_categories": ["text-generation"],
-        "tags": list(dict.fromkeys(["synthetic", "instruction-tuning", "self-instruct", *settings.tags])),
+        "tags": list(dict.fromkeys([*made, "instruction-tuning", *settings.tags])),
         "configs": configs,
         "dataset_info": infos,
     }

@@ -18,7 +18,16 @@ import pyarrow.parquet as pq
 
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Completion, Request, Round, Task, Verdict, canonical_json
+from selfinstruct_hub.records import (
+    Completion,
+    Instance,
+    Request,
+    Round,
+    Task,
+    Verdict,
+    canonical_json,
+    prompt_text,
+)
 from selfinstruct_hub.seeds import as_row
 
 SPLIT = "train"
@@ -27,6 +36,8 @@ _BATCH = 8192
 # A column is a dtype's name, a list holding one element, or a dict of fields: the same notation that the
 # loading script and the card read.
 _INSTANCES = [{"input": "string", "output": "string"}]
+# `reason` is what was wrong with this instance; null where it was the task that was dropped.
+_REJECTED_INSTANCES = [{"input": "string", "output": "string", "reason": "string"}]
 # One request of those that made a row. `shown` are the ids of the demonstrations.
 _STAGE = {
     "stage": "string",
@@ -65,7 +76,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "request": "int32",
         "candidate": "int32",
         "instruction": "string",
-        "instances": _INSTANCES,
+        "instances": _REJECTED_INSTANCES,
         "stage": "string",
         "reason": "string",
         "detail": "string",
@@ -92,7 +103,7 @@ def write(
     """Writes every shard of `rounds` below `folder`, copying those that are `known` (by path: file and its
     entry). Returns their manifest entries: path, config, round, rows, memory_bytes, bytes, sha256."""
     instructions = {task.id: task.instruction for task in pool.seeds()}
-    entries = []
+    entries: list[dict[str, Any] | None] = []
     for round_ in rounds:
         # A rejected candidate's neighbour is a seed or a task accepted before it, so up to this round.
         instructions.update((task.id, task.instruction) for task in pool.tasks(round_.number))
@@ -104,13 +115,12 @@ def write(
         }
         for name, rows in sources.items():
             path = f"data/{name}/{SPLIT}-round-{round_.number:04d}-00000-of-00001.parquet"
-            entries.append(
-                _copied(folder, path, known) or _written(folder, path, name, round_.number, rows(pool, round_))
-            )
+            entry = _copied(folder, path, known)
+            entries.append(entry or _written(folder, path, name, round_.number, rows(pool, round_)))
     path = f"data/seeds/{SPLIT}-00000-of-00001.parquet"
     seeds = (as_row(task) for task in pool.seeds())
     entries.append(_copied(folder, path, known) or _written(folder, path, "seeds", None, seeds))
-    return entries
+    return [entry for entry in entries if entry is not None]
 
 
 def schema(name: str) -> Any:
@@ -125,11 +135,6 @@ def measure(path: Path) -> dict[str, Any]:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-def prompt_text(instruction: str, given: str) -> str:
-    """What a user would say: the instruction, and the input below it where there is one."""
-    return f"{instruction}\n\n{given}" if given else instruction
 
 
 def _arrow(kind: Any) -> Any:
@@ -152,7 +157,13 @@ def _copied(folder: Path, path: str, known: dict[str, tuple[Path, dict[str, Any]
     return entry
 
 
-def _written(folder: Path, path: str, name: str, round_number: int | None, rows: Rows) -> dict[str, Any]:
+def _written(folder: Path, path: str, name: str, round_number: int | None, rows: Rows) -> dict[str, Any] | None:
+    """The entry of a shard; None where there is no row, because `datasets` refuses a config whose first shard
+    is empty."""
+    first = next(rows, None)
+    if first is None:
+        return None
+    rows = itertools.chain([first], rows)
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     arrow_schema = schema(name)
@@ -272,7 +283,7 @@ def _rejected(pool: Pool, round_: Round, instructions: dict[str, str]) -> Rows:
         for lost in verdict.lost if verdict.task else ():
             yield {
                 **common,
-                "instances": [{"input": lost.instance.input, "output": lost.instance.output}],
+                "instances": [_rejected_instance(lost.instance, lost.drop.reason)],
                 "reason": lost.drop.reason,
                 "detail": lost.drop.detail,
                 "task_id": verdict.task.id if verdict.task else None,
@@ -281,10 +292,12 @@ def _rejected(pool: Pool, round_: Round, instructions: dict[str, str]) -> Rows:
                 "score": None,
             }
         if verdict.drop:
-            whole = (*candidate.instances, *(lost.instance for lost in candidate.lost))
+            lost_instances = [_rejected_instance(lost.instance, lost.drop.reason) for lost in verdict.lost]
+            gone = [lost.instance for lost in verdict.lost]
+            others = [_rejected_instance(i, None) for i in candidate.instances if i not in gone]
             yield {
                 **common,
-                "instances": [{"input": i.input, "output": i.output} for i in whole],
+                "instances": others + lost_instances,
                 "reason": verdict.drop.reason,
                 "detail": verdict.drop.detail,
                 "task_id": None,
@@ -292,3 +305,7 @@ def _rejected(pool: Pool, round_: Round, instructions: dict[str, str]) -> Rows:
                 "neighbour": instructions.get(nearest.id) if nearest else None,
                 "score": nearest.score if nearest else None,
             }
+
+
+def _rejected_instance(instance: Instance, reason: str | None) -> dict[str, Any]:
+    return {"input": instance.input, "output": instance.output, "reason": reason}

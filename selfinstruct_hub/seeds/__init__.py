@@ -61,13 +61,15 @@ def locate(seeds: str | None, language: str, beside: Path) -> Path | str:
         if is_hub_id(seeds):
             return seeds
         raise SeedError(
-            f"{path}: no such seed file; set `seeds` to a JSONL of seed tasks, or to a dataset's folder or id"
+            f"{path}: no such seed file; set `seeds` (init: --seeds) to a JSONL of seed tasks, or to a dataset's "
+            "folder or id"
         )
-    path = assets.folder("seeds") / f"{language}.jsonl"
+    path = assets.folder("seeds") / f"{language.partition('-')[0].lower()}.jsonl"
     if not path.is_file():
         known = ", ".join(assets.seed_languages())
         raise SeedError(
-            f"no seed tasks of ours for language `{language}` (there are: {known}); set `seeds` to a file of yours"
+            f"no seed tasks of ours for language `{language}` (there are: {known}); set `seeds` (init: --seeds) "
+            "to a file of yours"
         )
     return path
 

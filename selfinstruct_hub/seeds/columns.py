@@ -69,7 +69,8 @@ def chosen(mapping: SeedDataset, there: Sequence[str], place: str) -> Columns:
         if setting == "input" and name == _OPTIONAL_INPUT:
             return None
         raise SeedError(
-            f"{place}: no column `{name}`; set `seed_dataset.{setting}` to one of its columns: {', '.join(there)}"
+            f"{place}: no column `{name}`; set `seed_dataset.{setting}` (init: --seed-column {setting}=...) to "
+            f"one of its columns: {', '.join(there)}"
         )
 
     def unless_named(setting: str) -> str | None:

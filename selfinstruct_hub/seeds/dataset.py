@@ -198,11 +198,13 @@ def _builder(path: str, mapping: SeedDataset, place: str, **options: Any) -> Any
             known = []
         if mapping.config is None and len(known) > 1:
             raise SeedError(
-                f"{place}: has several configs; set `seed_dataset.config` to one of: {', '.join(known)}"
+                f"{place}: has several configs; set `seed_dataset.config` (init: --seed-config) to one of: "
+                f"{', '.join(known)}"
             ) from None
         if mapping.config is not None and known and mapping.config not in known:
             raise SeedError(
-                f"{place}: no config `{mapping.config}`; set `seed_dataset.config` to one of: {', '.join(known)}"
+                f"{place}: no config `{mapping.config}`; set `seed_dataset.config` (init: --seed-config) to one "
+                f"of: {', '.join(known)}"
             ) from None
         raise
 
@@ -221,7 +223,10 @@ def _split(builder: Any, mapping: SeedDataset, place: str) -> Any:
 def _no_split(mapping: SeedDataset, known: list[str], place: str) -> str:
     if not known:
         return columns.no_rows(place)
-    return f"{place}: no split `{mapping.split}`; set `seed_dataset.split` to one of: {', '.join(known)}"
+    return (
+        f"{place}: no split `{mapping.split}`; set `seed_dataset.split` (init: --seed-split) to one of: "
+        f"{', '.join(known)}"
+    )
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def write_steps(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
         items = [_instruction(rng, chinese) for _ in range(4)]
         first = int(number[1])
         return " " + "\n".join([items[0], *(f"{first + i}. {items[i]}" for i in range(1, 4))]), "eos_token"
-    if last in ("Classification:", "是否分类："):
+    if last in ("Classification:", "是否为分类任务："):
         is_classification = "Decide" in prompt.rsplit("\n", 2)[-2] or "判断" in prompt.rsplit("\n", 2)[-2]
         return (" 是" if is_classification else " 否") if chinese else (
             " Yes" if is_classification else " No"

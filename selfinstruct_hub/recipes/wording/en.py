@@ -50,8 +50,8 @@ All are classification tasks: the answer is one label out of a few, and most tas
 """,
     instructions_domain="All belong to this domain: {domain}.\n",
     classification="""\
-A task is a classification task if its answer is always one label out of a small, fixed set. It is none if the \
-answer is free text, a number to be worked out, or a list. For each task below it is said whether it is one.
+A task is a classification task if its answer is always one label out of a small, fixed set. It is not one if the \
+answer is free text, a number to be worked out, or a list. Each task below is marked accordingly.
 """,
     input_first="""\
 For each task below there are one to five worked examples, in {language} unless the task says otherwise. An \
@@ -59,8 +59,8 @@ input is concrete and complete; where the task needs none it is {no_input}, and 
 is the finished, correct answer.
 """,
     label_first="""\
-For each classification task below there are worked examples with different class labels. The label comes first, \
-then an input to which this label, and no other, belongs. As many of the task's labels as possible appear, each \
-once.
+For each classification task below there are worked examples in {language} with different class labels. The label \
+comes first, then an input to which this label, and no other, belongs. As many of the task's labels as possible \
+appear, each once.
 """,
 )

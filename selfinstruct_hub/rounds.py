@@ -1,0 +1,119 @@
+"""Which round comes next, under which version, and which rounds a `grow` command set out to make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from selfinstruct_hub import versions
+from selfinstruct_hub.config import Settings, flatten, publishable
+from selfinstruct_hub.endpoint import Endpoint
+from selfinstruct_hub.errors import UsageError
+from selfinstruct_hub.plan import demonstration_seeds, resolve
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.records import Round
+
+IMPORT = "import"  # stands for a recipe where a file brought the round's tasks
+
+Notice = Callable[[str], None]
+
+
+def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, notice: Notice) -> Round:
+    """The open round, or a new one. An open round goes on with the settings it was begun with.
+
+    Raises UsageError where an open round has more accepted tasks than are `wanted` now.
+    """
+    done = pool.rounds()
+    resolved = resolve(settings, endpoint)
+    untouched = bool(done) and not done[-1].complete and pool.cost(done[-1].number)[0] == 0
+    if untouched:
+        done = done[:-1]  # nothing was answered yet, so the settings may still change
+    if done and not done[-1].complete:
+        open_round = done[-1]
+        accepted = pool.accepted_count(open_round.number)
+        if wanted < accepted:
+            raise UsageError(
+                f"round {open_round.number} has {accepted} accepted tasks already; ask for --tasks {accepted} "
+                "or more"
+            )
+        if open_round.settings.get("columns", 1) != versions.COLUMNS:
+            # It was begun when releases had other columns, and will be released with today's.
+            settings_now = {**open_round.settings, "columns": versions.COLUMNS}
+            version = next_version(done[:-1], settings_now)
+            open_round = replace(open_round, version=version, settings=settings_now)
+            pool.restart_round(open_round)
+        was, now = dict(flatten(open_round.settings)), dict(flatten(resolved))
+        if "demonstrations.max_tokens" not in was:
+            was.pop("demonstrations.max_characters", None)  # meant both bounds in format 1
+        if changed := sorted(key for key in was if key in now and was[key] != now[key]):
+            notice(
+                f"round {open_round.number} was begun with other settings and goes on with those "
+                f"({', '.join(changed)}); the new ones hold from the next round"
+            )
+        if wanted != open_round.wanted:
+            pool.set_wanted(open_round.number, wanted)
+        return replace(open_round, wanted=wanted)
+    new = Round(
+        number=len(done) + 1,
+        version=next_version(done, resolved),
+        wanted=wanted,
+        complete=False,
+        settings=resolved,
+        asked=publishable(settings).model_dump(),
+    )
+    demonstration_seeds(pool.seeds(), resolved)  # refuse before the round exists
+    if untouched:
+        pool.restart_round(new)
+    else:
+        pool.begin_round(new)
+    return new
+
+
+def next_version(done: Sequence[Round], settings: Mapping[str, Any]) -> str:
+    """The version of the round with `settings` after those that are `done`. An import belongs to no recipe."""
+    recipes_used = [r.settings["recipe"] for r in done if r.settings["recipe"] != IMPORT]
+    other_recipe = settings["recipe"] != IMPORT and bool(recipes_used) and recipes_used[-1] != settings["recipe"]
+    other_columns = bool(done) and done[-1].settings.get("columns", 1) != settings["columns"]
+    return versions.next_round(done[-1].version if done else None, changed=other_recipe or other_columns)
+
+
+def grown(pool: Pool) -> list[Round]:
+    """The rounds that a model wrote, in order; an imported one is no round of a run."""
+    return [round_ for round_ in pool.rounds() if round_.settings["recipe"] != IMPORT]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The rounds that one `grow` command set out to make, counted among the grown ones from 1. Kept in the pool
+    until they are made, so that the same command started again goes on instead of adding as many again."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def resumed(cls, pool: Pool, rounds: int) -> Run:
+        """The unfinished run if it was for as many rounds, or a new one."""
+        finished = sum(round_.complete for round_ in grown(pool))
+        stored = pool.meta("run")
+        if stored:
+            run = cls(**json.loads(stored))
+            if run.last - run.first + 1 == rounds:
+                return run
+        run = cls(first=finished + 1, last=finished + rounds)
+        pool.set_meta("run", json.dumps({"first": run.first, "last": run.last}))
+        return run
+
+    def rounds_left(self, pool: Pool) -> int:
+        """Rounds that are still to be completed."""
+        return max(0, self.last - sum(round_.complete for round_ in grown(pool)))
+
+    def spent(self, pool: Pool) -> tuple[int, int]:
+        """(requests, tokens) that its rounds have cost so far, answers nobody needed included."""
+        costs = [pool.cost(round_.number) for round_ in grown(pool)[self.first - 1 :]]
+        return sum(requests for requests, _ in costs), sum(tokens for _, tokens in costs)
+
+    def end(self, pool: Pool) -> None:
+        """Forgets the run: every round of it is made and packaged."""
+        pool.set_meta("run", None)
