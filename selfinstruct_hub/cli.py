@@ -427,6 +427,7 @@ def _open_output() -> None:
     if sys.stdout.isatty():
         sys.stdout.reconfigure(errors="backslashreplace")
         return
+    sys.stdout.flush()
     file = _Output(sys.stdout.fileno(), "wb", closefd=False)
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(file), encoding="utf-8", errors="backslashreplace")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from selfinstruct_hub.cli import app
 from tests.support.tgi import Server, running, write_steps
@@ -30,7 +31,7 @@ def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
     done = subprocess.run(
         [sys.executable, "-m", "selfinstruct_hub", *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=120,
         cwd="/",
         env={**clean, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "NO_COLOR": "1", **environment},
@@ -80,7 +81,10 @@ def test_a_cap_exits_with_3_and_says_how_to_go_on(space: Path) -> None:
     with running(Server()) as server:
         done = command("grow", space, "--tasks", "90", "--max-requests", "2", "--endpoint", server.url)
         assert done.returncode == 3
-        assert re.search(r"stopped by --max-requests with \d of 90 tasks in round 1; all are kept", done.stderr)
+        assert re.search(
+            r"stopped by --max-requests with \d of 90 tasks in round 1; everything is kept", done.stderr
+        )
+        assert re.search(r"or with --tasks \d+ to release the round as it is", done.stderr)
         kept = json.loads(command("status", space, "--json").stdout)
         assert 0 < kept["tasks"] < 90
         assert kept["versions"] == []
@@ -266,7 +270,69 @@ MISTAKES: dict[str, tuple[Any, list[str], int, str]] = {
         1,
         "there is no pool yet",
     ),
-    "export in no format": (lambda p: None, ["export", "{w}", "-", "--format", "auto"], 2, "name the format"),
+    "export in no format": (
+        lambda p: None,
+        ["export", "{w}", "-", "--format", "auto"],
+        2,
+        "--format: expected seed_tasks, machine_generated_instructions, machine_generated_instances, "
+        "all_generated_instances, gpt3_finetuning_data, alpaca_data, regen, messages, prompt_completion or "
+        "conversations, got 'auto'",
+    ),
+    "import in an unknown format": (
+        lambda p: None,
+        ["import", "{w}", "rows.jsonl", "--format", "sharegpt"],
+        2,
+        "--format: expected auto, seed_tasks, machine_generated_instructions, ",
+    ),
+    "an unknown recipe": (
+        lambda p: None,
+        ["grow", "{w}", "--recipe", "evol"],
+        2,
+        "--recipe: expected alpaca or self-instruct, got 'evol'",
+    ),
+    "an unknown protocol": (
+        lambda p: None,
+        ["grow", "{w}", "--api", "openai"],
+        2,
+        "--api: expected auto or tgi, got 'openai'",
+    ),
+    "a new workspace of an unknown recipe": (
+        lambda p: None,
+        ["init", "{w}-new", "--recipe", "evol"],
+        2,
+        "--recipe: expected alpaca or self-instruct, got 'evol'",
+    ),
+    "a language whose name we do not know": (
+        lambda p: None,
+        ["init", "{w}-new", "--language", "tlh", "--seeds", str(SEEDS)],
+        2,
+        "set `language_name` (init: --language-name)",
+    ),
+    "no seed file at init": (
+        lambda p: None,
+        ["init", "{w}-new", "--seeds", "nowhere/f.jsonl"],
+        2,
+        f"{Path('/nowhere/f.jsonl')}: no such seed file; set `seeds` (init: --seeds) to a JSONL",
+    ),
+    "a seed column that there is not": (
+        lambda p: None,
+        ["init", "{w}-new", "--seeds", str(SEEDS), "--seed-column", "answer=output"],
+        2,
+        "--seed-column: expected NAME=COLUMN with instruction, input, output, is_classification or id for NAME, "
+        "got 'answer=output'",
+    ),
+    "a seed column without a dataset": (
+        lambda p: None,
+        ["init", "{w}-new", "--seed-column", "output=answer"],
+        2,
+        "say how to read --seeds; give that too",
+    ),
+    "no instruction in the seeds": (
+        lambda p: None,
+        ["init", "{w}-new", "--seeds", str(SEEDS), "--seed-column", "instruction=null"],
+        2,
+        "`seed_dataset.instruction`: expected",
+    ),
     "nothing at the endpoint": (
         lambda p: None,
         ["grow", "{w}", "--endpoint", "http://127.0.0.1:9"],
@@ -340,7 +406,7 @@ def test_import_and_export(space: Path, tmp_path: Path) -> None:
     done = command("import", space, tmp_path / "rows.json", "--skip-bad")
     assert done.returncode == 0, done.stderr
     assert "left out: " in done.stderr
-    assert "alpaca_data: 4 rows with 4 instructions, 1 bad ones left out; 3 tasks accepted" in done.stdout
+    assert "alpaca_data: 4 rows with 4 instructions, 1 bad row left out; 3 tasks accepted" in done.stdout
     assert re.search(r"^too_short +1$", done.stdout, re.MULTILINE)
     assert f"round 1: released as {space / 'releases' / 'v1.0.0'}" in done.stdout
     again = command("import", space, tmp_path / "rows.json", "--skip-bad")
@@ -374,7 +440,7 @@ def test_self_instruct_shows_its_steps(space: Path) -> None:
     assert done.returncode == 0, done.stderr
     for step in ("instructions", "classification", "instances"):
         assert re.search(rf"^ +1  {step} +\d+ +\d+ +\d+ ", done.stdout, re.MULTILINE), done.stdout
-    assert "instances were dropped from tasks that go on without them" in done.stdout
+    assert "instances dropped from accepted tasks" in done.stdout
 
 
 def test_a_pool_of_a_newer_version(space: Path) -> None:
@@ -435,6 +501,206 @@ def test_output_pipes(space: Path) -> None:
     assert "Exception ignored" not in done.stderr
 
 
+def test_a_cap_before_anything_is_accepted_offers_no_release(space: Path) -> None:
+    def answer(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+        return " nothing that could be read", "eos_token"
+
+    with running(Server(answer=answer)) as server:
+        done = command("grow", space, "--tasks", "1", "--max-requests", "2", "--endpoint", server.url)
+        assert done.returncode == 3
+        assert "stopped by --max-requests with 0 of 1 task in round 1; everything is kept: start" in done.stderr
+        assert "--tasks" not in done.stderr
+        text = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
+        assert write(
+            space / "selfinstruct.yaml", re.sub(r"max_barren_requests: \d+", "max_barren_requests: 3", text)
+        )
+        done = command("grow", space, "--tasks", "1", "--endpoint", server.url)
+    assert done.returncode == 3
+    assert "stopped: 3 requests in a row brought no accepted task; 0 of 1 task in round 1" in done.stderr
+
+
+def test_an_endpoint_that_refuses_a_step_is_a_failure(space: Path) -> None:
+    server = Server(answer=write_steps)
+    refused = json.dumps({"error": "no such thing", "error_type": "validation"})
+
+    def fault(number: int) -> web.Response | None:
+        asked_for_tasks = re.search(r"\d+\.$", server.requests[number]["inputs"])
+        return None if asked_for_tasks else web.Response(status=422, text=refused)
+
+    server.fault = fault
+    with running(server):
+        arguments = ("--tasks", "90", "--recipe", "self-instruct", "--endpoint", server.url)
+        done = command("grow", space, *arguments)
+    assert done.returncode == 1
+    assert re.search(r"^stopped: the endpoint has refused 20 requests of the step `.*`", done.stderr, re.MULTILINE)
+    assert "; 0 of 90 tasks in round 1; everything is kept." in done.stderr
+
+
+def test_saturation_at_the_end_of_a_run_is_told(space: Path) -> None:
+    write(space / "selfinstruct.yaml", "saturation: {acceptance: 1.0, rounds: 1}\n")
+    with running(Server()) as server:
+        done = command("grow", space, "--tasks", "4", "--endpoint", server.url)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"^note: saturation: .*; the next grow stops at once$", done.stderr, re.MULTILINE)
+        assert command("grow", space, "--tasks", "4", "--endpoint", server.url).returncode == 3
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    """A dataset whose columns have other names, in two splits."""
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    for split, sea in (("train", "sea"), ("test", "lake")):
+        rows = [{"q": f"Name {n} things in the {sea}.", "a": f"{n} fish.", "input": "unused"} for n in range(2, 9)]
+        write(folder / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_seeds_with_other_columns(answers: Path, tmp_path: Path) -> None:
+    """What the message asks for can be typed."""
+    start = ("init", tmp_path / "w", "--seeds", answers)
+    said_first = said(command(*start))
+    assert "`seed_dataset.instruction` (init: --seed-column instruction=...)" in said_first
+    columns = ["--seed-column", "instruction=q"]
+    assert "(init: --seed-column output=...)" in said(command(*start, *columns))
+    columns += ["--seed-column", "output=a", "--seed-column", "input=null"]
+    assert "(init: --seed-split) to one of: train, test" in said(command(*start, *columns, "--seed-split", "dev"))
+    assert "(init: --seed-config)" in said(command(*start, *columns, "--seed-config", "x"))
+    assert not (tmp_path / "w").exists()
+    assert command(*start, *columns, "--seed-split", "test", "--seed-config", "default").returncode == 0
+    from selfinstruct_hub import config, seeds
+
+    settings = config.load(tmp_path / "w" / "selfinstruct.yaml")
+    assert settings.seed_dataset == config.SeedDataset(
+        instruction="q", output="a", input=None, split="test", config="default"
+    )
+    tasks = seeds.load(settings, tmp_path / "w")
+    assert tasks[0].instruction == "Name 2 things in the lake."
+    assert tasks[0].instances[0].input == ""
+
+
+def test_what_is_typed_for_seeds_is_relative_to_the_working_directory(tmp_path: Path) -> None:
+    from selfinstruct_hub import config
+    from selfinstruct_hub.cli import _seeds_setting
+
+    nowhere = os.path.relpath(tmp_path / "none.jsonl", "/")
+    assert f"{tmp_path / 'none.jsonl'}: no such seed file" in said(
+        command("init", tmp_path / "w", "--seeds", nowhere)
+    )
+    here = os.path.relpath(SEEDS, "/")
+    assert command("init", tmp_path / "w", "--seeds", here).returncode == 0
+    setting = config.load(tmp_path / "w" / "selfinstruct.yaml").seeds
+    assert setting is not None
+    assert (tmp_path / "w" / setting).resolve() == SEEDS
+    assert _seeds_setting("org/name", tmp_path) == "org/name"
+    assert _seeds_setting("~", tmp_path / "w") == os.path.relpath(Path.home().resolve(), tmp_path.resolve() / "w")
+    assert "--seeds: expected a path" in said(command("init", tmp_path / "v", "--seeds", ""))
+
+
+def test_languages_with_subtags_and_names_of_their_own(tmp_path: Path) -> None:
+    for code, seeds in (("zh-TW", "60 seed tasks"), ("EN", "175 seed tasks")):
+        assert command("init", tmp_path / code, "--language", code).returncode == 0
+        assert seeds in command("doctor", tmp_path / code).stdout
+    done = command(
+        *("init", tmp_path / "tlh", "--language", "tlh", "--language-name", "Klingon", "--seeds", SEEDS)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "language_name: Klingon " in (tmp_path / "tlh" / "selfinstruct.yaml").read_text(encoding="utf-8")
+
+
+def test_an_import_settles_the_language(space: Path, tmp_path: Path) -> None:
+    """The pool's language is told before anybody looks for seeds of the new one."""
+    row = {"instruction": "Name three colours of the rainbow.", "input": "", "output": "Red, green and blue."}
+    write(tmp_path / "rows.jsonl", json.dumps(row))
+    assert command("import", space, tmp_path / "rows.jsonl").returncode == 0
+    settings = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
+    write(space / "selfinstruct.yaml", settings.replace("language: en ", "language: fr "))
+    for done in (command("grow", space), command("import", space, tmp_path / "rows.jsonl")):
+        assert "is in language `en`, and the settings say `fr`" in said(done)
+
+
+# Output: whatever it goes to, one line says what is wrong with it.
+
+CHINESE = {"instruction": "列举三种常见的水果，并说明它们的颜色。", "input": "", "output": "苹果是红色的。"}
+
+
+@pytest.fixture
+def chinese(tmp_path: Path) -> Path:
+    """A workspace in Chinese whose folder has a Chinese name, with one task."""
+    space = tmp_path / "水果"
+    assert command("init", space, "--language", "zh").returncode == 0
+    write(tmp_path / "rows.jsonl", json.dumps(CHINESE))
+    assert command("import", space, tmp_path / "rows.jsonl").returncode == 0
+    return space
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+def test_output_is_utf_8_whatever_the_locale(chinese: Path, encoding: str) -> None:
+    locale = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    made = command("init", f"{chinese}-二", "--domain", "医学", **locale)
+    assert f"made {chinese}-二" in made.stdout
+    row = {**CHINESE, "instruction": "介绍一座你喜欢的城市及其历史。"}
+    write(chinese.parent / "more.jsonl", json.dumps(row))
+    done = command("import", chinese, chinese.parent / "more.jsonl", **locale)
+    assert f"released as {chinese / 'releases'}" in done.stdout
+    assert "2 tasks accepted" in command("status", chinese, **locale).stdout
+    assert f"workspace: {chinese}" in command("doctor", chinese, **locale).stdout
+    exported = command("export", chinese, "-", "--format", "all_generated_instances", **locale)
+    assert json.loads(exported.stdout.splitlines()[0])["output"] == CHINESE["output"]
+    if encoding != "utf-16":  # which standard error is left in
+        assert "is a workspace already" in said(command("init", chinese, **locale))
+
+
+def test_export_says_which_rows_do_not_read_back(chinese: Path) -> None:
+    wrote = command("export", chinese, "-", "--format", "messages")
+    assert wrote.stderr == "wrote 1 row of messages\n"
+    row = {**CHINESE, "instruction": "介绍一座你喜欢的城市及其历史。", "input": "南京，一座古城。"}
+    write(chinese.parent / "more.jsonl", json.dumps(row))
+    assert command("import", chinese, chinese.parent / "more.jsonl").returncode == 0
+    for name in ("messages", "prompt_completion"):
+        assert command("export", chinese, "-", "--format", name).stderr == (
+            f"wrote 2 rows of {name}; 1 row does not read back to the same texts in this format (see README)\n"
+        )
+    assert command("export", chinese, "-", "--format", "seed_tasks").stderr == "wrote 2 rows of seed_tasks\n"
+    assert "do not read back to the same texts" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
+    done = command("init", os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    assert done.returncode == 0
+    assert "made" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [
+        *(("status {w}", ""), ("status {w}", "1"), ("status {w} --json", ""), ("--version", "")),
+        ("export {w} - --format messages", ""),
+    ],
+)
+def test_output_that_cannot_be_written(chinese: Path, arguments: str, unbuffered: str) -> None:
+    for into, said_of_it in ((">/dev/full", "No space left on device"), (">&-", "standard output is closed")):
+        done = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m selfinstruct_hub {arguments.format(w=chinese)} {into}"],
+            capture_output=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+        lines = done.stderr.splitlines()
+        assert lines[-1].startswith("error: standard output"), done.stderr
+        assert said_of_it in lines[-1]
+        assert len(lines) == 1
+        assert done.returncode in ((1, 2) if "export" in arguments else (1,))
+
+
+def test_closed_standard_error_is_no_mistake(chinese: Path) -> None:
+    shell = f"{sys.executable} -m selfinstruct_hub import {chinese} {chinese.parent / 'rows.jsonl'} 2>&-"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, encoding="utf-8")
+    assert done.returncode == 1  # it is in the pool already
+    assert "1 row with 1 instruction; 0 tasks accepted" in done.stdout
+
+
 # Contracts.
 
 
@@ -459,12 +725,26 @@ def test_choices_are_those_that_there_are() -> None:
 
     from selfinstruct_hub import cli, config, formats
 
-    assert [name.value for name in cli.FormatName] == [formats.AUTO, *formats.NAMES]
+    assert sorted(cli.FORMAT_NAMES) == sorted(formats.NAMES)
     for choice, section, name in (
-        (cli.RecipeName, config.Settings, "recipe"),
-        (cli.Api, config.EndpointSettings, "api"),
+        (cli.RECIPES, config.Settings, "recipe"),
+        (cli.APIS, config.EndpointSettings, "api"),
     ):
-        assert [one.value for one in choice] == list(get_args(section.model_fields[name].annotation))
+        assert choice == get_args(section.model_fields[name].annotation)
+    others = {"config", "split", "revision", "limit"}
+    assert [name for name in config.SeedDataset.model_fields if name not in others] == [*cli.SEED_COLUMNS]
+
+
+@pytest.mark.parametrize("name", ["import", "export"])
+def test_help_names_every_format_on_80_columns(name: str) -> None:
+    from selfinstruct_hub import formats
+
+    text = command(name, "--help", COLUMNS="80").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    before_the_options = text.partition("Arguments")[0].split()
+    for format in formats.NAMES:
+        assert format in before_the_options
+    assert ("auto" in text) == (name == "import")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tempfile
@@ -179,7 +180,8 @@ def test_a_row_becomes_an_entry_and_the_file_the_same_bytes(
     path = file_of(tmp_path, name, [row])
     file = formats.read(path)
     place = "row 1" if formats.FORMATS[name].array else "line 1"
-    assert file == formats.ReadFile(name, (replace(entry, place=place),))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert file == formats.ReadFile(name, (replace(entry, place=place),), sha256)
     assert written(file.entries, name)[0] == path.read_text(encoding="utf-8")
 
 
@@ -365,6 +367,20 @@ def test_our_own_rows_have_every_key_that_the_scripts_read() -> None:
     assert len(seed["id"]) == 16
 
 
+# seed_tasks.
+
+
+def test_an_instance_keeps_its_own_keys_when_another_one_goes(tmp_path: Path) -> None:
+    def instance(name: str, **more: Any) -> dict[str, Any]:
+        return {"input": name, "output": f"Hello {name}", **more}
+
+    inner = [instance("Ada", a=1), instance("Bo"), instance("Cy", c={"x": [None]})]
+    (entry,) = formats.read(file_of(tmp_path, "seed_tasks", [{**SEED, "instances": inner, "beside": 1}])).entries
+    for places in ([0, 1, 2], [2], [0, 1], [1]):
+        text, _ = written([entry.keeping(places)], "seed_tasks")
+        assert json.loads(text) == {**SEED, "instances": [inner[place] for place in places], "beside": 1}
+
+
 # machine_generated_instances.
 
 
@@ -378,6 +394,8 @@ def instances_row(raw: str, reason: str = "stop", **more: Any) -> dict[str, Any]
     [
         (instances_row("Class label: warm\nIt glows.\nClass label: cold\nIt freezes."),
          (Instance("It glows.", "warm"), Instance("It freezes.", "cold")), (), True),
+        (instances_row("**Class label:** warm\n**Input:** It glows."),
+         (Instance("It glows.", "warm"),), (), True),
         (instances_row("Input: a\nOutput: b\n\nExample 2\nInput: c\nOutput: d", "length"),
          (Instance("a", "b"),), (Lost(Instance("c", "d"), Drop("cut_off")),), False),
         (instances_row("Input: a\nOutput:"),

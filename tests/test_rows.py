@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,17 @@ def test_rows_and_their_places(
     assert file.array == array
     assert [row.value for row in file.rows] == values
     assert [row.place for row in file.rows] == places
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1}\n', b'\xef\xbb\xbf[{"a": 1}]'])
+def test_the_digest_is_that_of_the_bytes_that_were_read(tmp_path: Path, content: bytes) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    file = rows.read(pipe, FormatError)
+    writer.join()
+    assert file.sha256 == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("error", [FormatError, SeedError])

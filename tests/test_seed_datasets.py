@@ -501,8 +501,8 @@ def test_a_dataset_on_the_hub(tmp_path: Path) -> None:
                 f"dataset org/none: {unknown}",
                 f"dataset nothing: {unknown}",
                 "dataset json: that is a file format of `datasets`, not a dataset; write org/name",
-                "dataset org/plain: no column `answer`; set `seed_dataset.output` (init: --seed-column output=...) "
-                "to one of its columns: ",
+                "dataset org/plain: no column `answer`; set `seed_dataset.output` (init: --seed-column "
+                "output=...) to one of its columns: ",
             ),
             strict=True,
         ):

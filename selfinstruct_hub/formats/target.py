@@ -81,11 +81,14 @@ def _replaced(path: Path) -> Iterator[TextIO]:
 @contextmanager
 def _stdout() -> Iterator[TextIO]:
     if sys.stdout is None or sys.stdout.closed:
-        raise FormatError("standard output: is closed; name a file to write")
+        raise FormatError("standard output is closed; name a file to write")
     sys.stdout.flush()
     try:
         number = os.dup(sys.stdout.fileno())
     except io.UnsupportedOperation:  # something in memory stands in for it
+        if not hasattr(sys.stdout, "buffer"):
+            yield sys.stdout  # and holds characters
+            return
         out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n")
         try:
             yield out

@@ -85,7 +85,8 @@ def verdict_values(verdict: Verdict) -> tuple[Any, ...]:
     similarity = verdict.similarity or Similarity()
     return (
         *(verdict.round, verdict.number, verdict.position),
-        canonical_json(candidate_values(verdict.candidate)),
+        # In the order it has: what a file said of an imported task comes out as it went in.
+        json.dumps(candidate_values(verdict.candidate), ensure_ascii=False, separators=(",", ":")),
         canonical_json(task_values(verdict.task)) if verdict.task else None,
         verdict.drop.reason if verdict.drop else None,
         verdict.drop.detail if verdict.drop else None,
