@@ -85,7 +85,7 @@ def _pool(workspace: Workspace) -> str:
         rounds = pool.rounds()
         tasks = sum(pool.accepted_count(round_.number) for round_ in rounds)
     with workspace.locked():
-        return f"{len(rounds)} rounds, {tasks} accepted tasks, no damage found"
+        return f"rounds: {len(rounds)}, accepted tasks: {tasks}, no damage found"
 
 
 def _disk(path: Path) -> Finding:

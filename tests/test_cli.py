@@ -581,7 +581,7 @@ def test_seeds_with_other_columns(answers: Path, tmp_path: Path) -> None:
 
 def test_what_is_typed_for_seeds_is_relative_to_the_working_directory(tmp_path: Path) -> None:
     from selfinstruct_hub import config
-    from selfinstruct_hub.cli import _seeds_setting
+    from selfinstruct_hub.cli.growing import _seeds_setting
 
     nowhere = os.path.relpath(tmp_path / "none.jsonl", "/")
     assert f"{tmp_path / 'none.jsonl'}: no such seed file" in said(
@@ -723,7 +723,8 @@ def test_choices_are_those_that_there_are() -> None:
     """The command line knows them without importing what has them."""
     from typing import get_args
 
-    from selfinstruct_hub import cli, config, formats
+    from selfinstruct_hub import config, formats
+    from selfinstruct_hub.cli import choices as cli
 
     assert sorted(cli.FORMAT_NAMES) == sorted(formats.NAMES)
     for choice, section, name in (

@@ -5,8 +5,8 @@
 For each classification seed, the instances step is asked as the recipe asks it, once with the label first and
 once with the input first, over the same draws of demonstrations (other seeds), greedily as in the paper unless a
 temperature is given. A label counts where the task names it (in its instruction or its own instances): small
-models also write labels that no task has, above all after an input. Of the counted ones: how many different ones a task
-got, the share of its commonest one, and their entropy in bits. --picture needs matplotlib (the `report` extra).
+models also write labels that no task has, above all after an input. Of the counted ones: how many different ones a
+task got, the share of its commonest one, and their entropy in bits. --picture needs matplotlib (extra `report`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,288 @@
+"""`init`, `grow` and `status`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from selfinstruct_hub.cli.choices import (
+    APIS,
+    EXAMPLE,
+    INTERRUPTED,
+    RECIPES,
+    SEED_COLUMNS,
+    STOPPED_EARLY,
+    Directory,
+    app,
+    choice,
+    listed,
+    warn,
+)
+from selfinstruct_hub.errors import UsageError
+
+if TYPE_CHECKING:
+    from selfinstruct_hub.config import Settings
+    from selfinstruct_hub.grow import RoundOutcome
+
+
+@app.command(epilog=EXAMPLE + "selfinstruct-hub init my-tasks --language en")
+def init(
+    directory: Directory,
+    recipe: Annotated[
+        str, choice(RECIPES, metavar="alpaca|self-instruct", help="How tasks are asked for.")
+    ] = "alpaca",
+    language: Annotated[
+        str,
+        typer.Option(
+            metavar="CODE", help="ISO 639 code of the tasks' language; en and zh come with seeds and prompts."
+        ),
+    ] = "en",
+    language_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Its name in English, as prompts say it.",
+            show_default="known for the common ones",
+        ),
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(metavar="TEXT", help='What all tasks must be about, such as "medicine".')
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|ID",
+            help="Your own seed tasks: a JSONL, a dataset folder, or a dataset on the Hub.",
+            show_default="those we bring",
+        ),
+    ] = None,
+    seed_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN",
+            help=f"A column of the seed dataset, where NAME is {listed(SEED_COLUMNS)}; input=null: none. Once "
+            "for each.",
+            show_default=False,
+        ),
+    ] = None,
+    seed_split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split of the seed dataset.", show_default="train")
+    ] = None,
+    seed_config: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Config of the seed dataset.", show_default="the only or default one"),
+    ] = None,
+) -> None:
+    """Make a workspace: DIR/selfinstruct.yaml, every setting with its default and a comment."""
+    from selfinstruct_hub import config
+    from selfinstruct_hub.workspace import Workspace
+
+    columns = _seed_columns(seed_column or [])
+    if seeds is None and (columns or seed_split or seed_config):
+        raise UsageError("--seed-column, --seed-split and --seed-config say how to read --seeds; give that too")
+    defaults = config.Settings()
+    without = {name: None for name, column in columns.items() if column is None}
+    settings = config.with_overrides(
+        defaults.model_copy(update={"seed_dataset": defaults.seed_dataset.model_copy(update=without)}),
+        {
+            "recipe": recipe,
+            "language": language,
+            "language_name": language_name,
+            "domain": domain,
+            "seeds": _seeds_setting(seeds, directory) if seeds is not None else None,
+            "seed_dataset.config": seed_config,
+            "seed_dataset.split": seed_split,
+            **{f"seed_dataset.{name}": column for name, column in columns.items()},
+        },
+    )
+    workspace = Workspace.create(directory, settings)
+    typer.echo(f"made {workspace.path / config.FILE_NAME}")
+    typer.echo(f"next: selfinstruct-hub grow {directory}")
+
+
+@app.command(epilog=EXAMPLE + "selfinstruct-hub grow my-tasks --rounds 2 --tasks 500 --endpoint http://gpu:8080")
+def grow(
+    directory: Directory,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds to add.")] = 1,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="Accepted tasks that complete a round.", show_default="100")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where to ask.", show_default="the embedded engine")
+    ] = None,
+    api: Annotated[
+        str | None,
+        choice(APIS, metavar="auto|tgi", help="Protocol of the endpoint.", show_default="auto"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The model the endpoint must serve; without one, weights (path or id)."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        choice(RECIPES, metavar="alpaca|self-instruct", help="How tasks are asked for.", show_default="alpaca"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Every draw follows from it.", show_default="42")] = None,
+    concurrency: Annotated[
+        str | None, typer.Option(metavar="auto|N", help="Requests in flight.", show_default="auto")
+    ] = None,
+    max_requests: Annotated[
+        int | None, typer.Option(min=1, help="Stop at so many answers; failed tries do not count.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are spent.")] = None,
+) -> None:
+    """Add rounds of exactly TASKS accepted tasks, each frozen as DIR/releases/vX.Y.Z.
+
+    Options override DIR/selfinstruct.yaml for this run. Started again, it goes on where it stopped.
+
+    Exit code 3: a budget or saturation stopped it early, and everything is kept.
+    """
+    from selfinstruct_hub import config, run
+    from selfinstruct_hub.show import RunView, counted, print_status
+    from selfinstruct_hub.status import status as status_of
+    from selfinstruct_hub.workspace import Workspace
+
+    workspace = Workspace.at(directory)
+    settings = config.with_overrides(
+        workspace.settings(),
+        {
+            "tasks": tasks,
+            "recipe": recipe,
+            "seed": seed,
+            "endpoint.url": endpoint,
+            "endpoint.api": api,
+            "endpoint.model": model,
+            "endpoint.concurrency": concurrency,
+        },
+    )
+    try:
+        with RunView() as view:
+            if settings.endpoint.url is None:
+                view.say("no endpoint is set: starting the embedded engine")
+
+            def connected(server: Any, in_flight: int) -> None:
+                view.say(
+                    f"{server.model} ({server.kind} {server.version}), {counted(in_flight, 'request')} in flight "
+                    "at most"
+                )
+
+            def finished(result: run.Finished) -> None:
+                outcome = result.outcome
+                if result.release is not None:
+                    view.say(
+                        f"round {outcome.round.number}: {counted(outcome.accepted, 'task')}, released as "
+                        f"{result.release}"
+                    )
+
+            results = run.grow(
+                workspace,
+                settings,
+                rounds=rounds,
+                max_requests=max_requests,
+                max_tokens=max_tokens,
+                hooks=run.Hooks(connected=connected, observe=view.observe, notice=view.say, finished=finished),
+            )
+    except KeyboardInterrupt:
+        _interrupted(directory)
+    print_status(status_of(workspace))
+    if results:
+        _say_how_it_ended(results[-1].outcome, settings)
+
+
+@app.command(epilog=EXAMPLE + "selfinstruct-hub status my-tasks --json | jq .rows")
+def status(
+    directory: Directory,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Show what the pool holds: rounds, counts, and what was dropped and why."""
+    from selfinstruct_hub.status import status as status_of
+    from selfinstruct_hub.workspace import Workspace
+
+    found = status_of(Workspace.at(directory))
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        from selfinstruct_hub.show import print_status
+
+        print_status(found)
+
+
+def _say_how_it_ended(outcome: RoundOutcome, settings: Settings) -> None:
+    """Says why a run ended where it did, and exits with the code for it. Nothing where it is simply done."""
+    from selfinstruct_hub import grow
+    from selfinstruct_hub.show import counted
+
+    limit = outcome.limit
+    done = f"{outcome.accepted:,} of {counted(outcome.round.wanted, 'task')} in round {outcome.round.number}"
+    if limit is None:
+        if outcome.detail:
+            warn(f"note: saturation: {outcome.detail}; the next grow stops at once")
+        return
+    if limit == grow.REFUSED:
+        warn(
+            f"stopped: {outcome.detail}; {done}; everything is kept. Mend the endpoint, then the same command "
+            "goes on"
+        )
+        raise typer.Exit(1)
+    if limit == grow.SATURATION:
+        warn(
+            f"stopped by saturation: {outcome.detail}. Everything is kept; other seeds, another model or "
+            "another domain bring new tasks, and the limits are under `saturation` in selfinstruct.yaml"
+        )
+    elif limit == grow.BARREN:
+        warn(
+            f"stopped: {counted(settings.max_barren_requests or 0, 'request')} in a row brought no accepted task; "
+            f"{done}; everything is kept. Look at what was dropped above; another model, more seeds or other "
+            "settings may help"
+        )
+    else:
+        release = f", or with --tasks {outcome.accepted} to release the round as it is" if outcome.accepted else ""
+        warn(
+            f"stopped by {limit} with {done}; everything is kept: start again with a higher {limit} to go on"
+            f"{release}"
+        )
+    raise typer.Exit(STOPPED_EARLY)
+
+
+def _seed_columns(given: Sequence[str]) -> dict[str, str | None]:
+    """What --seed-column says, by name; None for `null`."""
+    columns: dict[str, str | None] = {}
+    for text in given:
+        name, _, column = text.partition("=")
+        if name not in SEED_COLUMNS or not column:
+            raise UsageError(
+                f"--seed-column: expected NAME=COLUMN with {listed(SEED_COLUMNS)} for NAME, got {text!r}"
+            )
+        columns[name] = None if column == "null" else column
+    return columns
+
+
+def _seeds_setting(seeds: str, directory: Path) -> str:
+    """What is typed is relative to the working directory, and the setting to the workspace; the id of a dataset
+    on the Hub stays."""
+    from selfinstruct_hub.seeds import is_hub_id
+
+    if not seeds:
+        raise UsageError("--seeds: expected a path or the id of a dataset, got ''")
+    try:
+        path = Path(seeds).expanduser()
+        if is_hub_id(seeds) and not path.exists():
+            return seeds
+        path = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # forbidden; no such home; no path at all: told when it is read
+        return seeds
+    try:
+        return os.path.relpath(path, directory.resolve())
+    except ValueError:  # another drive on Windows
+        return str(path)
+
+
+def _interrupted(directory: Path) -> NoReturn:
+    warn(f"interrupted; what was answered is kept: `selfinstruct-hub grow {directory}` goes on")
+    raise typer.Exit(INTERRUPTED)

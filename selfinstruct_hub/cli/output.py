@@ -1,0 +1,57 @@
+"""Standard output and error that take every text, and the entry point, where errors become one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+from selfinstruct_hub.cli.choices import app, warn
+from selfinstruct_hub.errors import SelfInstructError
+
+
+class _Output(io.FileIO):
+    """Standard output where it is no terminal. A write that fails is the user's to mend: a full disk."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            # What is left in the buffers goes nowhere, or Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise SelfInstructError(f"standard output cannot be written ({error.strerror})") from None
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend become one line and an exit code."""
+    try:
+        open_output()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except SelfInstructError as error:
+        warn(f"error: {error}")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of a pipe went away (`| head`)
+        sys.exit(1)
+
+
+def open_output() -> None:
+    """Makes standard output and error such that every text can be written, whatever the locale: UTF-8 into files
+    and pipes, escapes for what a terminal has no characters for."""
+    if sys.stderr is None:
+        sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"), write_through=True)
+    if sys.stdout is None:
+        raise SelfInstructError("standard output is closed; send it to a file, or to /dev/null")
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")
+        return
+    sys.stdout.flush()
+    file = _Output(sys.stdout.fileno(), "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(file), encoding="utf-8", errors="backslashreplace")
