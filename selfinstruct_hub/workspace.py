@@ -126,7 +126,7 @@ class Workspace:
         try:
             rounds = pool.rounds() if pool is not None else []
             answered = any(r.complete or (pool is not None and pool.cost(r.number)[0]) for r in rounds)
-            if answered and rounds[0].settings["language"] != settings.language:
+            if answered and rounds[0].settings["language"].casefold() != settings.language.casefold():
                 raise WorkspaceError(
                     f"{self.path}: the pool is in language `{rounds[0].settings['language']}`, and the settings "
                     f"say `{settings.language}`; begin a new workspace with `selfinstruct-hub init`"

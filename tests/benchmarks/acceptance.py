@@ -1,7 +1,7 @@
 """Shares of completions that parse and of candidates that are accepted on the embedded model, by recipe, language
 and grammar.
 
-    python -m tests.benchmarks.acceptance [--tasks 40] [--recipe alpaca] [--language zh] [--grammar on]
+    python -m tests.benchmarks.acceptance [--tasks 20] [--recipe alpaca] [--language zh] [--grammar on]
         [--frequency-penalty 0.2] [--keep FOLDER]
 
 Each row is one workspace grown to the same number of accepted tasks (in one round, stopped after 400 requests at
@@ -35,7 +35,7 @@ def measure(folder: Path, base: dict[str, Any], overrides: dict[str, Any], reque
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", type=int, default=40)
+    parser.add_argument("--tasks", type=int, default=20)
     parser.add_argument("--requests", type=int, help="stop after so many answers instead")
     parser.add_argument("--recipe", choices=("alpaca", "self-instruct"), action="append")
     parser.add_argument("--language", action="append")
