@@ -1013,6 +1013,24 @@ def test_recipes_are_found_by_name() -> None:
             assert len(recipe.frame(language, "gardening")) > len(recipe.frame(language, None)) > 100
 
 
+def test_recorded_steps_parse_as_recorded() -> None:
+    """The embedded model's raw answers to each step, both languages, with and without the grammar."""
+    kinds = set()
+    for row in map(json.loads, (GOLDEN / "step_completions.jsonl").read_text(encoding="utf-8").splitlines()):
+        cut_off = row["finish_reason"] == FINISH_LENGTH
+        if row["stage"] == self_instruct.INSTRUCTIONS:
+            listed = numbered_instructions(row["text"], first=row["first"], cut_off=cut_off)
+            assert [[c.instruction, c.cut_off] for c in listed] == row["found"], row["text"]
+            kinds |= {f"instruction {c.cut_off}" for c in listed}
+        else:
+            whole, lost = labelled_instances(row["text"], prefilled=row["prefilled"], cut_off=cut_off)
+            found = [[i.input, i.output, None] for i in whole]
+            found += [[one.instance.input, one.instance.output, one.drop.reason] for one in lost]
+            assert found == row["found"], row["text"]
+            kinds |= {str(reason) for *_, reason in found}
+    assert kinds >= {"instruction True", "instruction False", "None", "cut_off", "missing_field"}
+
+
 def test_recorded_completions_parse_as_recorded() -> None:
     """Raw answers of the embedded model, with and without the grammar, truncated and malformed ones included."""
     lines = (GOLDEN / "completions.jsonl").read_text(encoding="utf-8").splitlines()
