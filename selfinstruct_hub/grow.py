@@ -96,6 +96,7 @@ async def grow_round(
     judge = Judge.resumed(pool, round_)
     progress = _progress_of(pool, round_)
     draws = _Draws(pool, round_, endpoint, in_flight, budget, progress, judge.passes)
+    a_draw_brings = _brought_before(pool, round_)
     number = pool.judged_draws(round_.number)
     barren = 0  # requests in a row that brought no accepted task
     refusals = _Refusals()
@@ -105,7 +106,7 @@ async def grow_round(
         while progress.accepted < round_.wanted:
             failed = any(task.done() and task.exception() for task in running.values())
             ahead = min(
-                _draws_needed(progress, number, round_.settings["tasks_per_request"], in_flight),
+                _draws_needed(progress, number, a_draw_brings, in_flight),
                 draws.most_at_once,
             )
             while not failed and len(running) < ahead and progress.in_flight < in_flight:
@@ -307,10 +308,20 @@ def machine_tasks(pool: Pool, round_: Round) -> list[Task]:
     return [task for task in earlier if fits(task, round_.settings)]
 
 
-def _draws_needed(progress: Progress, judged: int, per_request: int, in_flight: int) -> int:
+def _brought_before(pool: Pool, round_: Round) -> float:
+    """Accepted tasks that a draw is expected to bring: as in the last round of the same recipe, or half of
+    what it asks for."""
+    for earlier in reversed(pool.rounds()[: round_.number - 1]):
+        asked = [earlier.settings.get(key) for key in ("recipe", "tasks_per_request")]
+        if asked == [round_.settings["recipe"], round_.settings["tasks_per_request"]]:
+            return pool.accepted_count(earlier.number) / max(1, pool.judged_draws(earlier.number))
+    return float(round_.settings["tasks_per_request"]) / 2
+
+
+def _draws_needed(progress: Progress, judged: int, a_draw_brings: float, in_flight: int) -> int:
     """How many draws may be unjudged at a time: enough to keep the endpoint busy behind a slow answer, but
     near the end no more than the tasks still missing will take, so that few answers are paid for nothing."""
-    expected = (progress.accepted + per_request / 2) / (judged + 1)  # accepted tasks a draw, half at first
+    expected = (progress.accepted + a_draw_brings) / (judged + 1)  # accepted tasks a draw
     needed = math.ceil(_SLACK * (progress.wanted - progress.accepted) / expected)
     return max(1, min(4 * in_flight, needed))
 

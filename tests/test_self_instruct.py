@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import datasets
 import pytest
 from aiohttp import web
 
-from selfinstruct_hub import config, run
+from selfinstruct_hub import config, grow, run
 from selfinstruct_hub.errors import SeedError
-from selfinstruct_hub.grow import REFUSED
+from selfinstruct_hub.grow import REFUSED, Progress
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
@@ -245,6 +246,22 @@ def test_a_budget_is_for_what_the_server_served_and_buys_whole_tasks(tmp_path: P
         with Pool.open(space.pool_file, read_only=True) as pool:
             assert pool.cost(1)[0] == len(server.requests)
             assert spent < pool.cost(1)[1] <= spent + 20_000
+
+
+def test_a_later_round_reckons_with_what_the_one_before_it_brought(tmp_path: Path) -> None:
+    """So that it starts no more draws than it will need: each is paid for."""
+    with running(Server(answer=write_steps)) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=12)
+        run.grow(space, settings, rounds=2)
+    with Pool.open(space.pool_file, read_only=True) as pool:
+        first, second = pool.rounds()
+        assert grow._brought_before(pool, first) == 4  # half of the eight that a prompt asks for
+        assert grow._brought_before(pool, second) == 12 / pool.judged_draws(1)
+        other = replace(second, settings={**second.settings, "recipe": "alpaca"})
+        assert grow._brought_before(pool, other) == 4
+    progress = Progress(round=1, version="", wanted=100)
+    assert grow._draws_needed(progress, 0, 4, 32) == 32  # 1.25 times the 25 that bring four each
+    assert grow._draws_needed(progress, 0, 2, 32) == 63
 
 
 def test_only_classification_tasks(tmp_path: Path) -> None:
