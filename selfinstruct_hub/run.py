@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from selfinstruct_hub import release, saturation
 from selfinstruct_hub.config import Settings
@@ -17,6 +21,8 @@ from selfinstruct_hub.plan import concurrency
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.rounds import Run, grown, next_round
 from selfinstruct_hub.workspace import Workspace
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,41 @@ def grow(
         if run.rounds_left(pool) and (stopped := saturated(workspace, pool, settings)):
             results.append(stopped)
         elif run.rounds_left(pool):
-            results += asyncio.run(_grow(workspace, settings, pool, run, max_requests, max_tokens, hooks))
+            results += asyncio.run(
+                _cancelled_by_ctrl_c(_grow(workspace, settings, pool, run, max_requests, max_tokens, hooks))
+            )
         if not run.rounds_left(pool):
             run.end(pool)
             if results and results[-1].release and (next_would := saturated(workspace, pool, settings)):
                 last = results[-1]
                 results[-1] = replace(last, outcome=replace(last.outcome, detail=next_would.outcome.detail))
         return results
+
+
+async def _cancelled_by_ctrl_c(work: Coroutine[Any, Any, T]) -> T:
+    """`work`, cancelled by the first Ctrl-C at its next await, as Python does it from 3.11 on. Before that,
+    KeyboardInterrupt is raised at whatever line runs, and is lost where that is a destructor's."""
+    if sys.version_info >= (3, 11) or threading.current_thread() is not threading.main_thread():
+        return await work
+    task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _grow(
