@@ -20,8 +20,8 @@ from selfinstruct_hub.formats import Entry, Written
 from selfinstruct_hub.formats.target import STDOUT, opened
 from selfinstruct_hub.judging import Judge
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Candidate, Instance, Round, Task, Verdict
-from selfinstruct_hub.rounds import IMPORT, next_version
+from selfinstruct_hub.records import IMPORT, Candidate, Instance, Round, Task, Verdict
+from selfinstruct_hub.rounds import next_version
 from selfinstruct_hub.run import package_complete_rounds
 from selfinstruct_hub.workspace import Workspace
 

@@ -17,6 +17,9 @@ FINISH_STOP = "stop"  # a stop sequence matched
 FINISH_EOS = "eos"  # the model ended by itself
 
 
+# Stands for a recipe where a file brought the round's tasks.
+IMPORT = "import"
+
 # Why a candidate ends where the endpoint refused a request that was about it alone.
 REQUEST_REFUSED = "request_refused"
 
@@ -243,6 +246,11 @@ class Round:
 def prompt_text(instruction: str, given: str) -> str:
     """What a user would say: the instruction, and the input below it where there is one."""
     return f"{instruction}\n\n{given}" if given else instruction
+
+
+def is_import(settings: Mapping[str, Any]) -> bool:
+    """Whether a round with these settings was imported; otherwise a model wrote it."""
+    return bool(settings["recipe"] == IMPORT)
 
 
 def task_of(candidate: Candidate, instances: Iterable[Instance]) -> Task:

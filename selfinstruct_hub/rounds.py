@@ -13,9 +13,7 @@ from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.errors import UsageError
 from selfinstruct_hub.plan import demonstration_seeds, resolve
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Round
-
-IMPORT = "import"  # stands for a recipe where a file brought the round's tasks
+from selfinstruct_hub.records import Round, is_import
 
 Notice = Callable[[str], None]
 
@@ -73,15 +71,15 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
 
 def next_version(done: Sequence[Round], settings: Mapping[str, Any]) -> str:
     """The version of the round with `settings` after those that are `done`. An import belongs to no recipe."""
-    recipes_used = [r.settings["recipe"] for r in done if r.settings["recipe"] != IMPORT]
-    other_recipe = settings["recipe"] != IMPORT and bool(recipes_used) and recipes_used[-1] != settings["recipe"]
+    recipes_used = [r.settings["recipe"] for r in done if not is_import(r.settings)]
+    other_recipe = not is_import(settings) and bool(recipes_used) and recipes_used[-1] != settings["recipe"]
     other_columns = bool(done) and done[-1].settings.get("columns", 1) != settings["columns"]
     return versions.next_round(done[-1].version if done else None, changed=other_recipe or other_columns)
 
 
 def grown(pool: Pool) -> list[Round]:
     """The rounds that a model wrote, in order; an imported one is no round of a run."""
-    return [round_ for round_ in pool.rounds() if round_.settings["recipe"] != IMPORT]
+    return [round_ for round_ in pool.rounds() if not is_import(round_.settings)]
 
 
 @dataclass(frozen=True)

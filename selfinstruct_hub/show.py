@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from selfinstruct_hub import grow
 from selfinstruct_hub.doctor import Finding
 from selfinstruct_hub.exchange import Imported
+from selfinstruct_hub.release.card import counted
 
 _SECONDS_BETWEEN_LINES = 10.0
 _PIPE_WIDTH = 100_000
@@ -27,11 +28,6 @@ _GAP = 2  # between columns
 _TEXTS = ("version", "state", "recipe", "step")  # columns that are set left
 _DROPPED = "dropped because"
 _LOST = "instances dropped from accepted tasks"
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: "1 row", "2,000 rows". `many` where an s is not enough."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 class RunView:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from selfinstruct_hub.show import counted
+from selfinstruct_hub.release.card import counted
 from tests.support.tgi import Server, running, write_steps
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "FORCE_COLOR")}

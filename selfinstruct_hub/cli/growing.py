@@ -142,7 +142,8 @@ def grow(
     Exit code 3: a budget or saturation stopped it early, and everything is kept.
     """
     from selfinstruct_hub import config, run
-    from selfinstruct_hub.show import RunView, counted, print_status
+    from selfinstruct_hub.release.card import counted
+    from selfinstruct_hub.show import RunView, print_status
     from selfinstruct_hub.status import status as status_of
     from selfinstruct_hub.workspace import Workspace
 
@@ -216,7 +217,7 @@ def status(
 def _say_how_it_ended(outcome: RoundOutcome, settings: Settings) -> None:
     """Says why a run ended where it did, and exits with the code for it. Nothing where it is simply done."""
     from selfinstruct_hub import grow
-    from selfinstruct_hub.show import counted
+    from selfinstruct_hub.release.card import counted
 
     limit = outcome.limit
     done = f"{outcome.accepted:,} of {counted(outcome.round.wanted, 'task')} in round {outcome.round.number}"

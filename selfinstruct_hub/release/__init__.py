@@ -19,7 +19,7 @@ from typing import Any
 from selfinstruct_hub import __version__, config, versions
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Round
+from selfinstruct_hub.records import IMPORT, Round, is_import
 from selfinstruct_hub.release import card, script, shards
 from selfinstruct_hub.workspace import MANIFEST, is_release
 
@@ -41,7 +41,8 @@ def freeze(
     if target.exists():
         raise ReleaseError(f"{target}: is no release ({MANIFEST} is missing); move it away and start again")
     rounds = [r for r in pool.rounds() if r.number <= round_.number]
-    if not any(pool.counts(r.number)["rows"] for r in rounds):
+    counts = {r.number: pool.counts(r.number) for r in rounds}
+    if not any(found["rows"] for found in counts.values()):
         return None
     building = releases / f".building-{round_.version}"
     with _disk_errors_named(target):
@@ -49,9 +50,9 @@ def freeze(
             shutil.rmtree(building)
         building.mkdir(parents=True)
         files = shards.write(building, pool, rounds, known=_known_shards(releases, rounds))
-        grown = {"tasks": round_.wanted} if "decoding" in round_.settings else {}
+        grown = {} if is_import(round_.settings) else {"tasks": round_.wanted}
         asked = config.Settings.model_validate({**round_.asked, **grown, "card": card_settings.model_dump()})
-        manifest = _manifest(pool, rounds, asked, files)
+        manifest = _manifest(pool, rounds, counts, asked, files)
         (building / config.FILE_NAME).write_text(config.render(asked), encoding="utf-8")
         (building / script.FILE_NAME).write_text(script.render(manifest), encoding="utf-8")
         title = card_settings.pretty_name or name
@@ -77,15 +78,19 @@ def read_manifest(release: Path) -> dict[str, Any]:
 
 
 def _manifest(
-    pool: Pool, rounds: list[Round], settings: config.Settings, files: list[dict[str, Any]]
+    pool: Pool,
+    rounds: list[Round],
+    counts: dict[int, dict[str, Any]],
+    settings: config.Settings,
+    files: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """What is known of the release, from the pool's counts. No clock enters: the same pool gives the same
+    """What is known of the release, from the pool's counts by round. No clock enters: the same pool gives the same
     manifest."""
     per_round = [
         {
             "round": round_.number,
             "version": round_.version,
-            **{k: v for k, v in pool.counts(round_.number).items() if k != "unjudged"},
+            **{k: v for k, v in counts[round_.number].items() if k != "unjudged"},
             "models": pool.models(round_.number),
             "settings": dict(round_.settings),
         }
@@ -96,7 +101,7 @@ def _manifest(
         "format": versions.COLUMNS,
         "version": rounds[-1].version,
         "release": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
-        "recipe": next((r.settings["recipe"] for r in reversed(rounds) if "decoding" in r.settings), "import"),
+        "recipe": next((r.settings["recipe"] for r in reversed(rounds) if not is_import(r.settings)), IMPORT),
         "language": settings.language,
         "license": settings.card.license,
         "seeds": len(pool.seeds()),

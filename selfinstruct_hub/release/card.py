@@ -13,6 +13,7 @@ import yaml
 
 from selfinstruct_hub import __version__, assets, recipes
 from selfinstruct_hub.config import CardSettings
+from selfinstruct_hub.records import is_import
 from selfinstruct_hub.release import shards
 
 TEMPLATE = "dataset_card.md.j2"
@@ -39,7 +40,7 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
     for round_ in manifest["rounds"]:
         drops.update(round_["drops"])
         lost.update(round_["lost_instances"])
-    grown = [round_ for round_ in manifest["rounds"] if "decoding" in round_["settings"]]
+    grown = [round_ for round_ in manifest["rounds"] if not is_import(round_["settings"])]
     newest = {round_["settings"]["recipe"]: round_["settings"] for round_ in grown}
     used = [(recipe := recipes.named(name), recipe.differences(newest[name])) for name in newest]
     deciding = [{k: v for k, v in r["settings"].items() if k != "seed"} for r in grown]
@@ -52,7 +53,7 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
         grown=grown,
         settings_differ=any(settings != deciding[-1] for settings in deciding),
         counted=counted,
-        imported=[round_ for round_ in manifest["rounds"] if "source" in round_["settings"]],
+        imported=[round_ for round_ in manifest["rounds"] if is_import(round_["settings"])],
         models=sorted({model for round_ in manifest["rounds"] for model in round_["models"]}),
         columns={name: list(shards.COLUMNS[name]) for name in published_configs(manifest)},
         recipes=used,
@@ -62,9 +63,9 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
     return f"---\n{header}---\n\n{body}"
 
 
-def counted(number: int, noun: str) -> str:
-    """ "1 row", "1,250 rows"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 row", "2,000 rows". `many` where an s is not enough."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def cell(text: object) -> str:
@@ -109,7 +110,7 @@ def _metadata(manifest: dict[str, Any], settings: CardSettings, title: str) -> d
             }
         )
     # An imported row is as its file had it: nobody here knows whether a model wrote it.
-    grown = any("decoding" in round_["settings"] for round_ in manifest["rounds"])
+    grown = not all(is_import(round_["settings"]) for round_ in manifest["rounds"])
     made = ["synthetic", "self-instruct"] if grown else []
     return {
         "pretty_name": title,
