@@ -13,6 +13,7 @@
         EndpointAuthError          it wants a token, or refuses the one it got
         EndpointProtocolError      it answers, but not in the protocol
         EndpointRefusedError       it refuses the request itself (never retried unchanged)
+        RequestFailedError         one request was tried as often as is allowed, and never answered
       LocalEngineError           the embedded engine
         ModelNotFoundError         no weights, or a file that is none
         GrammarError               a grammar the engine cannot compile in time
@@ -84,6 +85,17 @@ class EndpointRefusedError(EndpointError):
     def __init__(self, message: str, *, said: str = "") -> None:
         super().__init__(message)
         self.said = said
+
+
+class RequestFailedError(EndpointError):
+    """One request was tried as often as is allowed, and never answered. `reason` is one of records.FAILURES,
+    `said` the last try's words without addresses and secrets, `tries` how often it was tried."""
+
+    def __init__(self, message: str, *, reason: str, said: str, tries: int) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.said = said
+        self.tries = tries
 
 
 class LocalEngineError(SelfInstructError):

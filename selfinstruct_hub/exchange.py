@@ -137,7 +137,7 @@ def _next_round(workspace: Workspace, pool: Pool) -> tuple[int, Sequence[Round]]
     rounds = pool.rounds()
     if rounds and not rounds[-1].complete:
         last = rounds.pop()
-        if pool.cost(last.number)[0]:
+        if not pool.is_untouched(last.number):
             accepted = max(1, pool.accepted_count(last.number))
             raise PoolError(
                 f"{workspace.path}: round {last.number} is open; finish it with `selfinstruct-hub grow "

@@ -8,26 +8,27 @@ neither on latency nor on concurrency.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import math
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from selfinstruct_hub import recipes, sampling
-from selfinstruct_hub.endpoint import Endpoint
+from selfinstruct_hub import events, recipes, sampling
+from selfinstruct_hub.endpoint import Endpoint, Turn
 from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
-from selfinstruct_hub.errors import EndpointError
+from selfinstruct_hub.errors import EndpointError, RequestFailedError
 from selfinstruct_hub.judging import Judge
 from selfinstruct_hub.plan import demonstration_seeds, fits, plan_of
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import (
+    REQUEST_FAILED,
     REQUEST_REFUSED,
     Candidate,
     Completion,
     Decoding,
+    Failure,
     Request,
     Round,
     Task,
@@ -37,18 +38,28 @@ from selfinstruct_hub.records import (
 
 # Draws sent beyond the expected need: a few spare answers cost less than a round that waits for one more.
 _SLACK = 1.25
+# Draws that may wait for an earlier one's verdict, for each request in flight: the longest answers take many
+# times as long as most, and nothing may stand idle behind one.
+_MOST_AHEAD = 32
 _GRACE_SECONDS = 5.0  # for answers in flight when the endpoint has failed for good
+_OBSERVE_SECONDS = 1.0  # a view is told how things are, even where nothing comes
 SATURATION = "saturation"
 BARREN = "barren"
 REFUSED = "refused"
+FAILING = "failing"
+INTERRUPT = "interrupt"
 # So many refused requests in a row, with no answer to a request of that kind between them, are no single task's
 # fault.
 _MOST_REFUSED = 20
+# The share of failed requests is taken of so many recent ones, and so few failures never stop a run.
+_RECENT_REQUESTS, _FEW_FAILURES = 50, 10
 
 
 @dataclass
 class Progress:
-    """How far a round is, for whoever shows it."""
+    """How far a round is, for whoever shows it. `requests` are those that were answered, `failed` those that were
+    given up, by reason; `retries` are failed tries by reason; `later` tasks are wanted in later rounds of the
+    run. `budget` knows what the run has spent and may still spend; it is only to be read."""
 
     round: int
     version: str
@@ -56,17 +67,25 @@ class Progress:
     accepted: int = 0
     requests: int = 0
     in_flight: int = 0
+    capacity: int = 0
+    judged: int = 0
     candidates: int = 0
+    prompt_tokens: int = 0
     generated_tokens: int = 0
+    later: int = 0
+    budget: Budget | None = None
     drops: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class RoundOutcome:
     """How a round ended: complete, or stopped early by `limit`: the option that set it, BARREN (nothing accepted
-    for too long) or REFUSED (the endpoint refuses a kind of request; `detail` has its words). On a complete
-    round, SATURATION says that no further round was begun, and `detail` why; without a limit, `detail` says that
-    the next run would stop for that reason."""
+    for too long), REFUSED (the endpoint refuses a kind of request; `detail` has its words), FAILING (too many
+    requests failed for good; `detail` says why) or INTERRUPT. On a complete round, SATURATION says that no further
+    round was begun, and `detail` why; without a limit, `detail` says that the next run would stop for that
+    reason."""
 
     round: Round
     accepted: int
@@ -82,20 +101,26 @@ async def grow_round(
     round_: Round,
     endpoint: Endpoint,
     *,
-    in_flight: int,
     budget: Budget,
     observe: Observe,
+    report: events.Report = events.ignore,
     max_barren: int | None = None,
+    max_failed_share: float = 1.0,
+    later: int = 0,
+    retries: Counter[str] | None = None,
 ) -> RoundOutcome:
-    """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it, or until the
-    draws of `max_barren` requests in a row have brought no accepted task.
+    """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it, until the draws of
+    `max_barren` requests in a row have brought no accepted task, or until more than `max_failed_share` of the
+    recent requests have failed for good. `later` and `retries` are told to `observe`.
 
-    Raises EndpointError where the endpoint fails for good. Whatever was answered until then is stored, and the
-    next call goes on from it.
+    Raises EndpointError where the endpoint refuses to work at all. Whatever was answered until then is stored, and
+    the next call goes on from it.
     """
     judge = Judge.resumed(pool, round_)
     progress = _progress_of(pool, round_)
-    draws = _Draws(pool, round_, endpoint, in_flight, budget, progress, judge.passes)
+    progress.later, progress.budget = later, budget
+    progress.retries = Counter() if retries is None else retries
+    draws = _Draws(pool, round_, endpoint, budget, progress, judge.passes, report, max_failed_share)
     a_draw_brings = _brought_before(pool, round_)
     number = pool.judged_draws(round_.number)
     barren = 0  # requests in a row that brought no accepted task
@@ -104,25 +129,33 @@ async def grow_round(
     running: dict[int, asyncio.Task[list[Candidate]]] = {}
     try:
         while progress.accepted < round_.wanted:
-            failed = any(task.done() and task.exception() for task in running.values())
-            ahead = min(
-                _draws_needed(progress, number, a_draw_brings, in_flight),
-                draws.most_at_once,
-            )
-            while not failed and len(running) < ahead and progress.in_flight < in_flight:
+            ended = any(_ended(task) for task in running.values())
+            ahead = _draws_needed(progress, number, a_draw_brings, endpoint.capacity) + len(draws.failures)
+            while not ended and len(running) < ahead and draws.asked < endpoint.capacity:
                 # A draw that the budget cannot bring to its end would only be begun.
                 if running and budget.requests_left < draws.requests * (len(running) + 1):
                     break
                 following = number + len(running)
-                running[following] = asyncio.create_task(draws.candidates(following))
-                await asyncio.sleep(0)  # lets it reach the endpoint, so that progress.in_flight counts it
+                running[following] = draws.start(following)
+                await asyncio.sleep(0)  # lets it ask, so that it is counted
+            progress.capacity = endpoint.capacity
             observe(progress)
-            if not running[number].done():
-                pending = [task for task in running.values() if not task.done()]
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if detail := draws.failing:
+                limit = FAILING
+                await _let_finish(running.values(), _GRACE_SECONDS)
+                break
+            # A failure is recorded once the endpoint has answered something else: what it never answers because
+            # it is down is asked for again when it is up.
+            doubtful = draws.doubtful(number) and any(not task.done() for task in running.values())
+            if doubtful or not running[number].done():
+                await draws.changed()
                 continue
             try:
+                if draws.doubtful(number) and (reached := _budget_reached(running.values())):
+                    raise reached
                 candidates = running.pop(number).result()
+            except RequestFailedError:
+                candidates = []  # the draw's first request; what is known of it is in `failures`
             except BudgetReached as reached:
                 limit = reached.limit
                 # What is in flight is paid for: it ends by itself, since nothing more is granted.
@@ -131,10 +164,12 @@ async def grow_round(
             except EndpointError:
                 await _let_finish(running.values(), _GRACE_SECONDS)
                 raise
-            verdicts = judge.draw(number, candidates)
-            pool.add_draw(round_.number, number, verdicts)
-            number += 1
+            # In a thread: a large pool must not keep the answers waiting that come meanwhile.
+            verdicts = await asyncio.to_thread(judge.draw, number, candidates)
+            pool.add_draw(round_.number, number, verdicts, draws.failures.pop(number, ()))
             _count(progress, verdicts)
+            report(_judged(round_.number, number, verdicts))
+            number += 1
             asked = len({0}.union(*(candidate.calls for candidate in candidates)))
             barren = 0 if any(verdict.task for verdict in verdicts) else barren + asked
             if said := refusals.persist(verdicts):
@@ -155,6 +190,16 @@ async def grow_round(
     return RoundOutcome(round_, progress.accepted, limit, detail)
 
 
+def _ended(draw: asyncio.Task[list[Candidate]]) -> bool:
+    """Whether the run comes to its end with `draw`; a request that was given up costs only what it was for."""
+    return draw.done() and not isinstance(draw.exception(), RequestFailedError | None)
+
+
+def _budget_reached(draws: Iterable[asyncio.Task[list[Candidate]]]) -> BudgetReached | None:
+    found = (task.exception() for task in draws if task.done())
+    return next((error for error in found if isinstance(error, BudgetReached)), None)
+
+
 async def _let_finish(draws: Iterable[asyncio.Task[list[Candidate]]], timeout: float | None) -> None:
     """Gives answers that are on their way the time to arrive and be stored."""
     if pending := [task for task in draws if not task.done()]:
@@ -173,6 +218,8 @@ class _Refusals:
         for verdict in verdicts:
             candidate = verdict.candidate
             failure = candidate.failure
+            if failure and failure.reason == REQUEST_FAILED:
+                continue  # says nothing about what is refused
             if failure is None or failure.reason != REQUEST_REFUSED:
                 # An answer in a stage: those before it must have answered too.
                 self._in_a_row.pop(candidate.stage, None)
@@ -188,73 +235,61 @@ class _Refusals:
         return ""
 
 
-class _Places:
-    """Places for requests in flight, given to the earliest draw that waits: so a draw is finished before later
-    ones take what a budget still allows."""
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-
-    @asynccontextmanager
-    async def place(self, number: int, call: int) -> AsyncIterator[None]:
-        if self._free:
-            self._free -= 1
-        else:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (number, call, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_back()
-                raise
-        try:
-            yield
-        finally:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        while self._waiting:
-            *_, turn = heapq.heappop(self._waiting)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
-
-
 class _Draws:
     """Turns a draw's number into candidates: a deck, the recipe, completions stored before they are read.
-    Answers and requests in flight are counted into `progress`."""
+    Answers, failures and requests in flight are counted into `progress`."""
 
     def __init__(
         self,
         pool: Pool,
         round_: Round,
         endpoint: Endpoint,
-        in_flight: int,
         budget: Budget,
         progress: Progress,
         passes: recipes.Passes,
+        report: events.Report,
+        max_failed_share: float,
     ) -> None:
         self._pool = pool
         self._round = round_
         self._endpoint = endpoint
         self._budget = budget
-        self._places = _Places(in_flight)
         self._recipe = recipes.named(round_.settings["recipe"])
         self._plan = plan_of(round_.settings)
         self._human = demonstration_seeds(pool.seeds(), round_.settings)
         self._machine = machine_tasks(pool, round_) if self._plan.machines else []
         self._progress = progress
         self._passes = passes
-        # A draw of several stages asks for all its tasks at once in the later ones.
-        width = self._plan.tasks_per_request if len(self._recipe.stages) > 1 else 1
-        self.most_at_once = max(1, 4 * in_flight if width == 1 else -(-2 * in_flight // width))
-        # What a draw is reckoned to ask for.
-        self.requests = 1 + (len(self._recipe.stages) - 1) * width
+        self._report = report
+        self._max_failed_share = max_failed_share
+        self._recent: deque[bool] = deque(maxlen=_RECENT_REQUESTS)  # whether a request failed for good
+        self._something = asyncio.Event()
+        # What a draw is reckoned to ask for: one request for each stage and each task that it brings.
+        stages = len(self._recipe.stages)
+        self.requests = 1 + (stages - 1) * self._plan.tasks_per_request
+        self.asked = 0  # requests that wait for a place or are in flight
+        self.failures: dict[int, list[Failure]] = {}  # by draw, of those that are not judged
+        self._answers = 0
+        self._answers_at_failure: dict[int, int] = {}  # by draw
+        self.failing = ""  # why the run should stop
 
-    async def candidates(self, number: int) -> list[Candidate]:
+    def start(self, number: int) -> asyncio.Task[list[Candidate]]:
+        """Begins draw `number`."""
+        task = asyncio.create_task(self._candidates(number))
+        task.add_done_callback(lambda _: self._something.set())
+        return task
+
+    def doubtful(self, number: int) -> bool:
+        """Whether nothing was answered since a request of draw `number` failed for good."""
+        return self._answers_at_failure.get(number) == self._answers
+
+    async def changed(self) -> None:
+        """Until a draw or a request has ended, or for a second."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._something.wait(), _OBSERVE_SECONDS)
+        self._something.clear()
+
+    async def _candidates(self, number: int) -> list[Candidate]:
         seed = self._round.settings["seed"]
 
         async def complete(
@@ -279,27 +314,64 @@ class _Draws:
     async def _answer(self, request: Request) -> Completion:
         """The stored answer to `request`, or the endpoint's, stored before it is returned."""
         if stored := self._pool.completion(request.round, request.number, request.call):
-            self._count(stored[1])
             return stored[1]
-        prompt_tokens = estimated_tokens(request.prompt)
-        self._progress.in_flight += 1
+        self.asked += 1
         try:
-            place = self._places.place(request.number, request.call)
-            async with place, self._budget.request(prompt_tokens + request.decoding.max_new_tokens):
-                completion = await self._endpoint.complete(request.prompt, request.decoding)
-                # Between the answer and its place on disk nothing is awaited: no cancellation can lose it.
-                self._pool.add_completion(request, completion)
-                self._budget.spend(
-                    (completion.prompt_tokens or prompt_tokens) + (completion.generated_tokens or 0)
-                )
+            async with self._endpoint.turn(request.number, request.call) as turn:
+                completion = await self._asked(request, turn)
+        except RequestFailedError as error:
+            self._failed(request, error)
+            raise
         finally:
-            self._progress.in_flight -= 1
-        self._count(completion)
+            self.asked -= 1
+            self._something.set()
         return completion
 
-    def _count(self, completion: Completion) -> None:
-        self._progress.requests += 1
-        self._progress.generated_tokens += completion.generated_tokens or 0
+    async def _asked(self, request: Request, turn: Turn) -> Completion:
+        prompt_tokens = estimated_tokens(request.prompt)
+        async with self._budget.request(prompt_tokens, request.decoding.max_new_tokens):
+            self._progress.in_flight += 1
+            try:
+                completion = await turn.complete(request.prompt, request.decoding)
+            finally:
+                self._progress.in_flight -= 1
+            # Between the answer and its place on disk nothing is awaited: no cancellation can lose it.
+            self._pool.add_completion(request, completion)
+            spent = (completion.prompt_tokens or prompt_tokens, completion.generated_tokens or 0)
+            self._budget.spend(*spent)
+        self._recent.append(False)
+        self._answers += 1
+        progress = self._progress
+        progress.requests += 1
+        progress.prompt_tokens += spent[0]
+        progress.generated_tokens += spent[1]
+        self._report(
+            events.Answered(
+                *(request.round, request.number, request.call, request.stage),
+                *spent,
+                completion.finish_reason,
+                completion.total_time,
+                completion.queue_time,
+            )
+        )
+        return completion
+
+    def _failed(self, request: Request, error: RequestFailedError) -> None:
+        """Notes that a request was given up. Its draw goes on without it, unless too many do."""
+        failure = Failure(request.call, request.stage, error.reason, error.said, error.tries)
+        self.failures.setdefault(request.number, []).append(failure)
+        self._answers_at_failure[request.number] = self._answers
+        self._progress.failed[error.reason] += 1
+        self._report(
+            events.GivenUp(
+                *(request.round, request.number, request.call, request.stage),
+                *(error.reason, error.said, error.tries),
+            )
+        )
+        self._recent.append(True)
+        failed, recent = sum(self._recent), len(self._recent)
+        if failed >= _FEW_FAILURES and failed > self._max_failed_share * recent:
+            self.failing = f"{failed} of the last {recent} requests failed for good, the last one so: {error}"
 
 
 def machine_tasks(pool: Pool, round_: Round) -> list[Task]:
@@ -318,29 +390,44 @@ def _brought_before(pool: Pool, round_: Round) -> float:
     return float(round_.settings["tasks_per_request"]) / 2
 
 
-def _draws_needed(progress: Progress, judged: int, a_draw_brings: float, in_flight: int) -> int:
+def _draws_needed(progress: Progress, judged: int, a_draw_brings: float, capacity: int) -> int:
     """How many draws may be unjudged at a time: enough to keep the endpoint busy behind a slow answer, but
     near the end no more than the tasks still missing will take, so that few answers are paid for nothing."""
     expected = (progress.accepted + a_draw_brings) / (judged + 1)  # accepted tasks a draw
     needed = math.ceil(_SLACK * (progress.wanted - progress.accepted) / expected)
-    return max(1, min(4 * in_flight, needed))
+    return max(1, min(_MOST_AHEAD * capacity, needed))
 
 
 def _progress_of(pool: Pool, round_: Round) -> Progress:
     counts = pool.counts(round_.number)
+    requests, prompt_tokens, generated_tokens = pool.cost(round_.number)
     return Progress(
         round=round_.number,
         version=round_.version,
         wanted=round_.wanted,
         accepted=counts["tasks"],
-        requests=counts["completions"],
+        requests=requests,
+        judged=pool.judged_draws(round_.number),
         candidates=counts["candidates"],
-        generated_tokens=counts["tokens"]["generated"],
+        prompt_tokens=prompt_tokens,
+        generated_tokens=generated_tokens,
         drops=Counter(counts["drops"]),
+        failed=Counter(counts["failed"]),
     )
 
 
 def _count(progress: Progress, verdicts: Sequence[Verdict]) -> None:
+    progress.judged += 1
     progress.candidates += len(verdicts)
     progress.accepted += sum(verdict.task is not None for verdict in verdicts)
     progress.drops.update(verdict.drop.reason for verdict in verdicts if verdict.drop)
+
+
+def _judged(round_number: int, number: int, verdicts: Sequence[Verdict]) -> events.Judged:
+    return events.Judged(
+        round=round_number,
+        number=number,
+        candidates=len(verdicts),
+        accepted=sum(verdict.task is not None for verdict in verdicts),
+        drops=Counter(verdict.drop.reason for verdict in verdicts if verdict.drop),
+    )

@@ -14,9 +14,6 @@ from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.errors import SeedError
 from selfinstruct_hub.records import Decoding, Task, estimated_tokens
 
-_MOST_IN_FLIGHT = 32
-# Its batch of 16, and a few waiting, so that a place is taken the moment it is free.
-_EMBEDDED_IN_FLIGHT = 20
 # A model of a few hundred million parameters loses the thread of a long list.
 _EMBEDDED_TASKS_PER_REQUEST = 4
 # At temperature 1.0 it writes no sentences, and without a penalty every sixth answer runs in circles until its
@@ -39,6 +36,8 @@ _EMBEDDED_LATER_STEPS: dict[str, Any] = {
     # Greedy, it writes one and the same input three times, and conflicting outputs to it.
     "instance_temperature": 0.7,
 }
+# What a chat template adds: markers, and often a system message of the model's own.
+_TEMPLATE_TOKENS = 100
 _LATER_FRAME_TOKENS = 700  # a later prompt's own words, and the longest instruction it may be about
 
 
@@ -60,13 +59,15 @@ def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
     humans = _chosen(settings.demonstrations.human, recipe.humans)
     machines = _chosen(settings.demonstrations.machine, recipe.machines)
     set_characters = settings.demonstrations.max_characters
-    room = _room(endpoint, max_new_tokens, estimated_tokens(recipe.frame(language, settings.domain)))
+    frame = recipe.frame(language, settings.domain, endpoint.chat)
+    room = _room(endpoint, max_new_tokens, estimated_tokens(frame))
     sampling_ = _sampling(settings, recipe, embedded=endpoint.embedded)
     resolved = {
         **judging(settings),
         "recipe": settings.recipe,
         "domain": settings.domain,
         "seed": settings.seed,
+        "chat": endpoint.chat,
         "tasks_per_request": per_request,
         "grammar": endpoint.embedded if settings.grammar == "auto" else settings.grammar == "on",
         "demonstrations": {
@@ -114,6 +115,7 @@ def _room(endpoint: Endpoint, max_new_tokens: int, frame: int) -> int | None:
     context = endpoint.limits.max_total_tokens
     if not context:
         return None
+    frame += _TEMPLATE_TOKENS if endpoint.chat else 0
     return max(0, min(context - max_new_tokens, endpoint.limits.max_input_tokens or context) - frame)
 
 
@@ -157,17 +159,8 @@ def plan_of(settings: Any) -> recipes.Plan:
         machines=settings["demonstrations"]["machine"],
         decoding=Decoding.from_dict(settings["decoding"]),
         options=settings.get("options", {}),
+        chat=settings.get("chat", False),
     )
-
-
-def concurrency(settings: Settings, endpoint: Endpoint) -> int:
-    """Requests in flight: as set, or what the endpoint allows with a tenth of its places left to others."""
-    allowed = endpoint.limits.max_concurrent_requests
-    wanted = settings.endpoint.concurrency
-    if wanted == "auto":
-        wanted = _EMBEDDED_IN_FLIGHT if endpoint.embedded else _MOST_IN_FLIGHT
-        return max(1, min(wanted, allowed * 9 // 10)) if allowed else wanted
-    return min(wanted, allowed) if allowed else wanted
 
 
 def fits(task: Task, settings: Any) -> bool:

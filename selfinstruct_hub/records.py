@@ -22,6 +22,16 @@ IMPORT = "import"
 
 # Why a candidate ends where the endpoint refused a request that was about it alone.
 REQUEST_REFUSED = "request_refused"
+# Why it ends where a request about it alone was tried as often as is allowed and never answered.
+REQUEST_FAILED = "request_failed"
+
+# Why a try failed that another one may mend.
+OVERLOADED = "overloaded"  # 429
+SERVER_ERROR = "server_error"  # 424, 500, 502, 503
+TIMEOUT = "timeout"  # 408, 504, or nothing at all
+CONNECTION = "connection"  # refused, cut, no such host
+BAD_ANSWER = "bad_answer"  # torn or empty, a proxy's page, or in another form
+FAILURES = (OVERLOADED, SERVER_ERROR, TIMEOUT, CONNECTION, BAD_ANSWER)
 
 # A tokenizer is not always at hand. Real ones need fewer tokens than this for any plain text of ours.
 CHARACTERS_PER_TOKEN = 3
@@ -149,6 +159,18 @@ class Completion:
     queue_time: float | None = None
     inference_time: float | None = None
     total_time: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that was never answered: the last try's reason (one of FAILURES), what was said, and how often it
+    was tried. `call` is the request's number within its draw."""
+
+    call: int
+    stage: str
+    reason: str
+    detail: str
+    tries: int
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from selfinstruct_hub import versions
 from selfinstruct_hub.config import Settings, flatten, publishable
 from selfinstruct_hub.endpoint import Endpoint
+from selfinstruct_hub.endpoint.budget import Spent
 from selfinstruct_hub.errors import UsageError
 from selfinstruct_hub.plan import demonstration_seeds, resolve
 from selfinstruct_hub.pool import Pool
@@ -25,11 +26,12 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
     """
     done = pool.rounds()
     resolved = resolve(settings, endpoint)
-    untouched = bool(done) and not done[-1].complete and pool.cost(done[-1].number)[0] == 0
+    untouched = bool(done) and not done[-1].complete and pool.is_untouched(done[-1].number)
     if untouched:
         done = done[:-1]  # nothing was answered yet, so the settings may still change
     if done and not done[-1].complete:
         open_round = done[-1]
+        _check_form(open_round, endpoint)
         accepted = pool.accepted_count(open_round.number)
         if wanted < accepted:
             raise UsageError(
@@ -69,6 +71,18 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
     return new
 
 
+def _check_form(round_: Round, endpoint: Endpoint) -> None:
+    """A round's prompts are all for a chat model or none: its recipe words them for one of the two."""
+    was = round_.settings.get("chat", False)
+    if was != endpoint.chat:
+        begun, now = ("with", "without") if was else ("without", "with")
+        raise UsageError(
+            f"round {round_.number} was begun {begun} a chat template, and the endpoint now works {now} one; go "
+            f"on with an endpoint of that form or `endpoint.chat: {'on' if was else 'off'}`, or release the round "
+            "as it is: --tasks with the number it has"
+        )
+
+
 def next_version(done: Sequence[Round], settings: Mapping[str, Any]) -> str:
     """The version of the round with `settings` after those that are `done`. An import belongs to no recipe."""
     recipes_used = [r.settings["recipe"] for r in done if not is_import(r.settings)]
@@ -96,7 +110,8 @@ class Run:
         finished = sum(round_.complete for round_ in grown(pool))
         stored = pool.meta("run")
         if stored:
-            run = cls(**json.loads(stored))
+            saved = json.loads(stored)
+            run = cls(saved["first"], saved["last"])
             if run.last - run.first + 1 == rounds:
                 return run
         run = cls(first=finished + 1, last=finished + rounds)
@@ -107,10 +122,16 @@ class Run:
         """Rounds that are still to be completed."""
         return max(0, self.last - sum(round_.complete for round_ in grown(pool)))
 
-    def spent(self, pool: Pool) -> tuple[int, int]:
-        """(requests, tokens) that its rounds have cost so far, answers nobody needed included."""
+    def spent(self, pool: Pool) -> Spent:
+        """What its rounds have cost so far, answers that nobody needed included."""
         costs = [pool.cost(round_.number) for round_ in grown(pool)[self.first - 1 :]]
-        return sum(requests for requests, _ in costs), sum(tokens for _, tokens in costs)
+        requests, prompt, generated = (sum(part) for part in zip(*costs, strict=True)) if costs else (0, 0, 0)
+        return Spent(requests, prompt, generated, json.loads(pool.meta("run") or "{}").get("seconds", 0.0))
+
+    def note_seconds(self, pool: Pool, seconds: float) -> None:
+        """Keeps how long it has taken so far, every start of it included."""
+        saved = {"first": self.first, "last": self.last, "seconds": round(seconds, 1)}
+        pool.set_meta("run", json.dumps(saved))
 
     def end(self, pool: Pool) -> None:
         """Forgets the run: every round of it is made and packaged."""

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
-import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-from selfinstruct_hub import release, saturation
+from selfinstruct_hub import events, release, saturation
 from selfinstruct_hub.config import Settings
-from selfinstruct_hub.endpoint import Endpoint
-from selfinstruct_hub.endpoint.budget import Budget
+from selfinstruct_hub.endpoint.budget import Budget, check_prices
 from selfinstruct_hub.endpoint.connect import opened
-from selfinstruct_hub.grow import SATURATION, Observe, RoundOutcome, grow_round
-from selfinstruct_hub.plan import concurrency
+from selfinstruct_hub.grow import INTERRUPT, SATURATION, Observe, Progress, RoundOutcome, grow_round
+from selfinstruct_hub.interrupts import Interrupts
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.rounds import Run, grown, next_round
 from selfinstruct_hub.workspace import Workspace
 
-T = TypeVar("T")
+_SECONDS_BETWEEN_NOTES = 10.0  # of the time that a run has taken, for a start after a crash
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Finished:
 class Hooks:
     """What the caller wants to hear while a run goes on."""
 
-    connected: Callable[[Endpoint, int], None] = lambda endpoint, in_flight: None
+    report: events.Report = events.ignore
     observe: Observe = lambda progress: None
     notice: Callable[[str], None] = lambda text: None
     finished: Callable[[Finished], None] = lambda finished: None
@@ -50,17 +46,22 @@ def grow(
     rounds: int = 1,
     max_requests: int | None = None,
     max_tokens: int | None = None,
+    max_seconds: float | None = None,
+    max_cost: float | None = None,
     hooks: Hooks | None = None,
 ) -> list[Finished]:
     """Adds `rounds` rounds of `settings.tasks` accepted tasks each and freezes every one as a release.
 
-    An unfinished run for as many rounds is continued. `max_requests` and `max_tokens` bound the whole run, what
-    was spent before an interruption included; where one stops it, the last result has no release and everything
-    is kept. Rounds that an earlier start completed without packaging them come first in the results.
+    An unfinished run for as many rounds is continued. The bounds (requests answered, tokens, seconds, money in the
+    currency of the settings' prices) hold for the whole run, what was spent before an interruption included; where
+    one stops it, the last result has no release and everything is kept. The first Ctrl-C stops it in the same way,
+    once what is in flight has come; a second one raises KeyboardInterrupt. Rounds that an earlier start completed
+    without packaging them come first in the results.
 
     Raises SelfInstructError for whatever the user can mend.
     """
     hooks = hooks or Hooks()
+    check_prices(max_cost, settings.prices)
     with workspace.locked(), workspace.open_pool(settings) as pool:
         _complete_as_it_is(pool, settings)
         results = package_complete_rounds(workspace, pool, settings)
@@ -70,9 +71,19 @@ def grow(
         if run.rounds_left(pool) and (stopped := saturated(workspace, pool, settings)):
             results.append(stopped)
         elif run.rounds_left(pool):
-            results += asyncio.run(
-                _cancelled_by_ctrl_c(_grow(workspace, settings, pool, run, max_requests, max_tokens, hooks))
-            )
+
+            def budget() -> Budget:
+                return Budget(
+                    max_requests=max_requests,
+                    max_tokens=max_tokens,
+                    max_seconds=max_seconds,
+                    max_cost=max_cost,
+                    prices=settings.prices,
+                    spent=run.spent(pool),
+                )
+
+            growing = _Growing(workspace, settings, pool, run, budget, hooks)
+            results += Interrupts().run(growing.rounds)
         if not run.rounds_left(pool):
             run.end(pool)
             if results and results[-1].release and (next_would := saturated(workspace, pool, settings)):
@@ -81,69 +92,95 @@ def grow(
         return results
 
 
-async def _cancelled_by_ctrl_c(work: Coroutine[Any, Any, T]) -> T:
-    """`work`, cancelled by the first Ctrl-C at its next await, as Python does it from 3.11 on. Before that,
-    KeyboardInterrupt is raised at whatever line runs, and is lost where that is a destructor's."""
-    if sys.version_info >= (3, 11) or threading.current_thread() is not threading.main_thread():
-        return await work
-    task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
-    interrupted = False
+class _Growing:
+    """The part of a run that needs an endpoint."""
 
-    def interrupt(*_: object) -> None:
-        nonlocal interrupted
-        if interrupted:
-            raise KeyboardInterrupt
-        interrupted = True
-        loop.call_soon_threadsafe(task.cancel)
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        pool: Pool,
+        run: Run,
+        budget: Callable[[], Budget],
+        hooks: Hooks,
+    ) -> None:
+        """`budget` makes the run's budget; its clock runs from then on."""
+        self._workspace = workspace
+        self._settings = settings
+        self._pool = pool
+        self._run = run
+        self._budget = budget
+        self._hooks = hooks
+        self._retries: Counter[str] = Counter()
+        self._in_flight = 0
+        self._noted = time.monotonic()
 
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
+    async def rounds(self, interrupts: Interrupts) -> list[Finished]:
+        """The rounds that are left, until one is stopped."""
+        settings, pool = self._settings, self._pool
+        results: list[Finished] = []
+        async with opened(settings.endpoint, self._report) as endpoint:
+            budget = self._budget()
 
+            def finish() -> None:
+                budget.stop(INTERRUPT)
+                endpoint.stop(INTERRUPT)
+                seconds = settings.endpoint.finish_seconds
+                waits = (
+                    f"finishing {self._in_flight} in flight, {seconds:.0f} s at most; " if self._in_flight else ""
+                )
+                self._hooks.notice(f"interrupted: {waits}once more stops at once")
 
-async def _grow(
-    workspace: Workspace,
-    settings: Settings,
-    pool: Pool,
-    run: Run,
-    max_requests: int | None,
-    max_tokens: int | None,
-    hooks: Hooks,
-) -> list[Finished]:
-    results: list[Finished] = []
-    async with opened(settings.endpoint) as endpoint:
-        in_flight = concurrency(settings, endpoint)
-        hooks.connected(endpoint, in_flight)
-        requests, tokens = run.spent(pool)
-        budget = Budget(max_requests=max_requests, max_tokens=max_tokens, requests=requests, tokens=tokens)
-        while run.rounds_left(pool):
-            if stopped := saturated(workspace, pool, settings):
-                results.append(stopped)
-                break
-            round_ = next_round(pool, settings, endpoint, settings.tasks, hooks.notice)
-            outcome = await grow_round(
-                pool,
-                round_,
-                endpoint,
-                in_flight=in_flight,
-                budget=budget,
-                observe=hooks.observe,
-                max_barren=settings.max_barren_requests,
-            )
-            frozen = None
-            if outcome.limit is None:
-                frozen = release.freeze(workspace.releases, pool, outcome.round, settings.card, workspace.name)
-            results.append(Finished(outcome, frozen))
-            hooks.finished(results[-1])
-            if outcome.limit is not None:
-                break
-    return results
+            def observe(progress: Progress) -> None:
+                self._in_flight = progress.in_flight
+                if time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES:
+                    self._note_time(budget)
+                self._hooks.observe(progress)
+
+            try:
+                with interrupts.finishing(finish, settings.endpoint.finish_seconds):
+                    while (left := self._run.rounds_left(pool)) and not interrupts.requested:
+                        if stopped := saturated(self._workspace, pool, settings):
+                            results.append(stopped)
+                            break
+                        round_ = next_round(pool, settings, endpoint, settings.tasks, self._hooks.notice)
+                        outcome = await grow_round(
+                            pool,
+                            round_,
+                            endpoint,
+                            budget=budget,
+                            observe=observe,
+                            report=self._report,
+                            max_barren=settings.max_barren_requests,
+                            max_failed_share=settings.endpoint.max_failed_share,
+                            later=(left - 1) * settings.tasks,
+                            retries=self._retries,
+                        )
+                        results.append(self._frozen(outcome))
+                        self._hooks.finished(results[-1])
+                        if outcome.limit is not None:
+                            break
+            finally:
+                self._note_time(budget)
+        if interrupts.requested and self._run.rounds_left(pool) and results and results[-1].outcome.limit is None:
+            # Between two rounds: nothing was in flight.
+            results.append(Finished(replace(results[-1].outcome, limit=INTERRUPT), None))
+        return results
+
+    def _frozen(self, outcome: RoundOutcome) -> Finished:
+        if outcome.limit is not None:
+            return Finished(outcome, None)
+        place, name = self._workspace.releases, self._workspace.name
+        return Finished(outcome, release.freeze(place, self._pool, outcome.round, self._settings.card, name))
+
+    def _report(self, event: events.Event) -> None:
+        if isinstance(event, events.Retried):
+            self._retries[event.reason] += 1
+        self._hooks.report(event)
+
+    def _note_time(self, budget: Budget) -> None:
+        self._noted = time.monotonic()
+        self._run.note_seconds(self._pool, budget.spent.seconds)
 
 
 def saturated(workspace: Workspace, pool: Pool, settings: Settings) -> Finished | None:

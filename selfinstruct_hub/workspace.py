@@ -125,7 +125,7 @@ class Workspace:
         pool = Pool.open(self.pool_file) if self.pool_file.exists() else None
         try:
             rounds = pool.rounds() if pool is not None else []
-            answered = any(r.complete or (pool is not None and pool.cost(r.number)[0]) for r in rounds)
+            answered = any(r.complete or (pool is not None and not pool.is_untouched(r.number)) for r in rounds)
             if answered and rounds[0].settings["language"].casefold() != settings.language.casefold():
                 raise WorkspaceError(
                     f"{self.path}: the pool is in language `{rounds[0].settings['language']}`, and the settings "

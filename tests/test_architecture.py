@@ -15,7 +15,8 @@ PACKAGE = ROOT / "selfinstruct_hub"
 
 # The rooms in the order that imports may run: a room may import from those above it.
 ROOMS = [
-    *("__init__", "errors", "records", "rows", "assets", "versions", "config", "languages", "seeds", "sampling"),
+    *("__init__", "errors", "records", "rows", "assets", "versions", "events", "config", "languages", "seeds"),
+    "sampling",
     *("parsing", "formats", "recipes"),
     *(
         "filters",
@@ -31,9 +32,11 @@ ROOMS = [
         "grow",
         "release",
         "status",
+        "interrupts",
         "run",
         "exchange",
         "doctor",
+        "forecast",
     ),
     *("show", "cli", "__main__"),
 ]
@@ -77,6 +80,7 @@ def test_imports_run_one_way(path: Path) -> None:
     [
         ("aiohttp", {"endpoint", "local"}),
         ("text_generation", {"endpoint", "local"}),
+        ("transformers", {"endpoint"}),
         ("sqlite3", {"pool"}),
         ("openvino_genai", {"local"}),
         ("pyarrow", {"release"}),

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from selfinstruct_hub.config import EndpointSettings
-from selfinstruct_hub.endpoint import tgi
-from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
+from selfinstruct_hub.endpoint import failures, tgi
 from selfinstruct_hub.endpoint.connect import api_key, opened
-from selfinstruct_hub.endpoint.tgi import TGIEndpoint, cut_at_stop, request_body, shown
+from selfinstruct_hub.endpoint.failures import shown
+from selfinstruct_hub.endpoint.tgi import cut_at_stop, request_body
 from selfinstruct_hub.errors import (
     EndpointAuthError,
     EndpointError,
-    EndpointProtocolError,
     EndpointRefusedError,
-    EndpointUnreachableError,
+    RequestFailedError,
 )
 from selfinstruct_hub.records import Completion, Decoding
 from tests.support.tgi import Server, running
@@ -27,15 +27,15 @@ from tests.support.tgi import Server, running
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tgi, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.001)
 
 
-async def ask(server: Server, decoding: Decoding | None = None, **options: Any) -> Completion:
-    endpoint = await TGIEndpoint.connect(server.url, **options)
-    try:
-        return await endpoint.complete("Say it.", decoding or Decoding(50))
-    finally:
-        await endpoint.close()
+async def ask(server: Server, decoding: Decoding | None = None, **settings: Any) -> Completion:
+    async with (
+        opened(EndpointSettings(url=server.url, api="tgi", chat="off", **settings)) as endpoint,
+        endpoint.turn() as turn,
+    ):
+        return await turn.complete("Say it.", decoding or Decoding(50))
 
 
 def test_greedy_sends_no_sampling_parameter_at_all() -> None:
@@ -106,12 +106,27 @@ def broken(kind: str) -> web.StreamResponse:
         "torn": lambda: web.Response(text='{"generated_text": "ab', content_type="application/json"),
         "empty": lambda: web.Response(text="", content_type="application/json"),
         "wrong type": lambda: web.Response(text="<html>hello</html>", content_type="text/html"),
+        "other form": lambda: web.json_response({"status": "starting"}),
+        "no details": lambda: web.json_response({"generated_text": "x"}),
     }
     return made[kind]()
 
 
 @pytest.mark.parametrize(
-    "kind", ["429", "429 later", "424", "500", "503 page", "504 empty", "torn", "empty", "wrong type"]
+    "kind",
+    [
+        "429",
+        "429 later",
+        "424",
+        "500",
+        "503 page",
+        "504 empty",
+        "torn",
+        "empty",
+        "wrong type",
+        "other form",
+        "no details",
+    ],
 )
 async def test_what_is_transient_is_tried_again(kind: str) -> None:
     server = Server(
@@ -126,17 +141,17 @@ async def test_what_is_transient_is_tried_again(kind: str) -> None:
 async def test_patience_ends_with_the_reason_and_what_to_do() -> None:
     with (
         running(Server(fault=lambda n: broken("503 page"))) as server,
-        pytest.raises(EndpointUnreachableError, match="failed 3 times in a row, last with HTTP 503; what was"),
+        pytest.raises(RequestFailedError, match="failed 3 times in 0 s, last with HTTP 503; what was"),
     ):
         await ask(server, attempts=3)
     assert len(server.requests) == 3
 
 
 async def test_a_hanging_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tgi, "_SECONDS_PER_TOKEN", 0.0)
+    monkeypatch.setattr(tgi, "SECONDS_PER_TOKEN", 0.0)
     with (
         running(Server(delay=lambda n: 1.0)) as server,
-        pytest.raises(EndpointUnreachableError, match="no answer within"),
+        pytest.raises(RequestFailedError, match="no answer within"),
     ):
         await ask(server, attempts=2, timeout=0.05)
     assert len(server.requests) == 2
@@ -156,8 +171,6 @@ async def test_a_hanging_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         (lambda: web.Response(text="Failed to parse", status=400), EndpointRefusedError, "400: Failed to parse"),
         (lambda: web.Response(status=401), EndpointAuthError, r"\(401\); set SELFINSTRUCT_API_KEY"),
         (lambda: web.Response(status=404), EndpointRefusedError, "404"),
-        (lambda: web.json_response({"answer": "x"}), EndpointProtocolError, "not text-generation-inference's"),
-        (lambda: web.json_response({"generated_text": "x"}), EndpointProtocolError, "with details"),
     ],
 )
 async def test_what_no_second_try_can_mend_raises_at_once(
@@ -168,45 +181,16 @@ async def test_what_no_second_try_can_mend_raises_at_once(
     assert len(server.requests) == 1
 
 
-async def test_the_key_goes_with_the_request_and_a_wrong_one_is_said_at_once() -> None:
+async def test_the_key_goes_with_the_request_and_a_wrong_one_is_said_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with running(Server(answer=lambda p, q: ("fine", "eos_token"), api_key="right")) as server:
-        assert (await ask(server, api_key="right")).text == "fine"
+        monkeypatch.setenv("SELFINSTRUCT_API_KEY", "right")
+        assert (await ask(server)).text == "fine"
+        monkeypatch.setenv("SELFINSTRUCT_API_KEY", "wrong-secret")
         with pytest.raises(EndpointAuthError) as error:
-            await ask(server, api_key="wrong-secret")
+            await ask(server)
     assert "wrong-secret" not in str(error.value)
-
-
-async def test_addresses_where_no_tgi_is() -> None:
-    with pytest.raises(EndpointUnreachableError, match="cannot be reached"):
-        await TGIEndpoint.connect("http://127.0.0.1:9")
-    server = Server(info={"hello": "world"})
-    with running(server):
-        with pytest.raises(
-            EndpointProtocolError, match="is not text-generation-inference: GET /info answered 200"
-        ):
-            await TGIEndpoint.connect(server.url)
-        with pytest.raises(EndpointProtocolError, match="answered 404"):
-            await TGIEndpoint.connect(server.url + "/v1")
-    with running(Server()) as server, pytest.raises(EndpointRefusedError, match="serves test/scripted, not other"):
-        await TGIEndpoint.connect(server.url, model="other")
-
-
-async def test_a_server_that_is_still_loading_is_waited_for() -> None:
-    states = iter([503, 503, 200])
-    server = Server()
-    ready = server.info
-
-    async def info(request: web.Request) -> web.Response:
-        status = next(states)
-        return web.json_response(ready if status == 200 else {"error": "x"}, status=status)
-
-    server._info = info  # type: ignore[method-assign]
-    with running(server):
-        endpoint = await TGIEndpoint.connect(server.url)
-        await endpoint.close()
-        states = iter([503] * 9)
-        with pytest.raises(EndpointUnreachableError, match=r"is not ready \(HTTP 503"):
-            await TGIEndpoint.connect(server.url, attempts=2)
 
 
 async def test_the_session_is_closed_with_the_endpoint() -> None:
@@ -232,46 +216,60 @@ def test_a_hub_token_goes_to_the_hub_only(monkeypatch: pytest.MonkeyPatch) -> No
     assert api_key("http://127.0.0.1:8080") == "mine"
 
 
-async def test_a_budget_counts_what_is_in_flight() -> None:
-    budget = Budget(max_requests=3)
-    async with budget.request(10), budget.request(10):
-        assert budget.requests == 2
-    async with budget.request(10):
-        pass
-    with pytest.raises(BudgetReached, match="--max-requests"):
-        async with budget.request(10):
-            pass
-
-
-async def test_a_token_budget_waits_for_answers_that_may_leave_room() -> None:
-    budget = Budget(max_tokens=100)
-    order = []
-
-    async def use(name: str, most: int, real: int) -> None:
-        async with budget.request(most):
-            order.append(name)
-            await asyncio.sleep(0.01)
-            budget.spend(real)
-
-    await asyncio.gather(use("a", 80, 10), use("b", 80, 10))  # b fits once a has cost less than it might have
-    assert order == ["a", "b"]
-    assert budget.tokens == 20
-    with pytest.raises(BudgetReached, match="--max-tokens"):
-        await use("c", 81, 1)
-    await use("d", 80, 80)
-
-
-async def test_a_failed_request_costs_nothing() -> None:
-    budget = Budget(max_requests=1)
-    with pytest.raises(EndpointUnreachableError):
-        async with budget.request(5):
-            raise EndpointUnreachableError("gone")
-    async with budget.request(5):
-        pass
-    assert budget.requests == 1
-
-
 def test_request_bodies_are_json() -> None:
     assert (
         json.loads(json.dumps(request_body("x", Decoding(5, temperature=1.0))))["parameters"]["temperature"] == 1.0
     )
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("99999", 300.0), ("soon", None), (None, None), ("nan", None)],
+)
+def test_the_seconds_that_a_server_asks_for(header: str | None, expected: float | None) -> None:
+    assert failures.retry_after(header) == expected
+
+
+def test_a_date_to_come_back_at() -> None:
+    when = datetime.now(timezone.utc) + timedelta(seconds=60)
+    assert failures.retry_after(format_datetime(when, usegmt=True)) == pytest.approx(60, abs=2)
+    assert failures.retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"error": "overloaded", "error_type": "x"}, "overloaded"),
+        ({"error": {"message": "no such model", "type": "x"}}, "no such model"),
+        ({"object": "error", "message": "too long"}, "too long"),
+        ({"detail": [{"loc": ["body"], "msg": "field required"}]}, '[{"loc": ["body"], "msg": "field required"}]'),
+        ({"state": 3}, ""),
+        ("plain\n words", "plain words"),
+        ("<html>busy</html>", ""),
+        ("", ""),
+    ],
+)
+def test_the_servers_own_words(body: Any, expected: str) -> None:
+    content = body if isinstance(body, str) else json.dumps(body)
+    assert failures.words(content.encode()) == expected
+
+
+def test_pauses_grow_with_jitter_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.5)
+    for attempt, middle in ((1, 0.5), (2, 1.0), (5, 8.0), (50, 30.0)):
+        pauses = [failures.backoff(attempt) for _ in range(50)]
+        assert 0.5 * middle <= min(pauses) < max(pauses) <= 1.5 * middle
+
+
+async def test_a_connection_that_fails_is_told_without_its_address() -> None:
+    import aiohttp
+
+    for url in ("http://127.0.0.1:9/x", "http://localhost:9/x"):
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.ClientError) as error:
+                await session.get(url)
+        said = failures.no_connection(error.value).said
+        assert said
+        assert "127" not in said
+        assert "localhost" not in said
+        assert ":9" not in said

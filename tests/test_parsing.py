@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from selfinstruct_hub.parsing import labelled_instances, labelled_tasks, normalise_input, numbered_instructions
+from selfinstruct_hub.parsing import (
+    continuation,
+    labelled_instances,
+    labelled_tasks,
+    normalise_input,
+    numbered_instructions,
+)
 from selfinstruct_hub.records import Candidate, Drop, Instance, Lost
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def item(instruction: str, given: str, output: str) -> Candidate:
@@ -508,12 +518,121 @@ def test_a_cut_text_loses_its_last_instance_only(
     assert labelled_instances(text, prefilled=prefilled, cut_off=True) == (kept, expected)
 
 
+# What a chat model says around its answer, behind a beginning.
+INSTRUCTION_4, NUMBER_9, CLASS, KIND = "4. Instruction:", "9.", "Class label:", "Classification:"
+SAID = {
+    "the beginning again": (INSTRUCTION_4, "4. Instruction: Name a tree.", " Name a tree."),
+    "below nothing": (INSTRUCTION_4, "\n\n4. Instruction: Name a tree.", " Name a tree."),
+    "in bold": (INSTRUCTION_4, "**4. Instruction:** Name a tree.", " Name a tree."),
+    "its label in bold": (INSTRUCTION_4, "4. **Instruction**: Name a tree.", " Name a tree."),
+    "as a heading": (INSTRUCTION_4, "### 4. Instruction:\nName a tree.", "\nName a tree."),
+    "as a list's item": (INSTRUCTION_4, "- Instruction: Name a tree.", " Name a tree."),
+    "as a quotation": (INSTRUCTION_4, "> 4. Instruction: Name a tree.", " Name a tree."),
+    "numbered anew": (INSTRUCTION_4, "Sure!\n\n1. Instruction: Name a tree.", " Name a tree."),
+    "in small letters": (INSTRUCTION_4, "4. instruction: Name a tree.", " Name a tree."),
+    "announced": (INSTRUCTION_4, "Here are 20 tasks:\n\n4. Instruction: Name a tree.", " Name a tree."),
+    "announced in bold": (INSTRUCTION_4, "**More tasks:**\n\n4. Instruction: Name a tree.", " Name a tree."),
+    "below a title": (INSTRUCTION_4, "# More tasks\n4. Instruction: Name a tree.", " Name a tree."),
+    "below a rule": (INSTRUCTION_4, "I go on.\n---\n4. Instruction: Name a tree.", " Name a tree."),
+    "greeted": (INSTRUCTION_4, "Of course.\n\nName a tree.\n4. Input: x", "Name a tree.\n4. Input: x"),
+    "announced only": (INSTRUCTION_4, "Here's more:\n\nName a tree.\n4. Input: x", "Name a tree.\n4. Input: x"),
+    "a code block": (INSTRUCTION_4, "```\n4. Instruction: Name a tree.\n```", " Name a tree.\n"),
+    "a code block that goes on": (INSTRUCTION_4, "```text\n Name a tree.\n```\nBye!", " Name a tree.\n"),
+    "a code block cut off": (INSTRUCTION_4, "Sure:\n```\n4. Instruction: Name a tr", " Name a tr"),
+    "a code block with one inside": (
+        INSTRUCTION_4,
+        "```\n4. Instruction: Name it.\n4. Output: ```py\nx\n```\n###\n```",
+        " Name it.\n4. Output: ```py\nx\n```\n###\n",
+    ),
+    "the end of a code block": (
+        INSTRUCTION_4,
+        " Name a tree.\n4. Output: Oak.\n```\n",
+        " Name a tree.\n4. Output: Oak.\n",
+    ),
+    "thoughts": (
+        INSTRUCTION_4,
+        "<think>\n4. Instruction: hm\n</think>\n\n4. Instruction: Name a tree.",
+        " Name a tree.",
+    ),
+    "the end of thoughts": (INSTRUCTION_4, "Hm.\n</think>\n Name a tree.", " Name a tree."),
+    "thoughts without an end": (INSTRUCTION_4, "<think>\n4. Instruction: Name", ""),
+    "a number again": (NUMBER_9, "9. Name a tree.\n10. Name a bird.", " Name a tree.\n10. Name a bird."),
+    "a number in bold": (NUMBER_9, "Sure!\n\n**9.** Name a tree.", " Name a tree."),
+    "both lines again": (EXAMPLE_1, "Example 1\nInput: a\nOutput: b", " a\nOutput: b"),
+    "both lines in bold": (EXAMPLE_1, "**Example 1:**\n\n**Input:** a\nOutput: b", " a\nOutput: b"),
+    "the last line again": (EXAMPLE_1, "Sure!\n\nInput: a\nOutput: b", " a\nOutput: b"),
+    "the task again": (EXAMPLE_1, "Task: Sort.\nExample 1\nInput: a\nOutput: b", " a\nOutput: b"),
+    "a label again": (CLASS, "Here are some:\n\nClass label: a\nInput: b", " a\nInput: b"),
+    "the task and a label again": (CLASS, "Task: Is it hot?\nClass label: a\nInput: b", " a\nInput: b"),
+    "a kind again": (KIND, "**Classification:** Yes", " Yes"),
+    "Chinese": ("4. 指令：", "好的，以下是更多任务：\n\n4. 指令：说出一种树。", "说出一种树。"),
+    "Chinese, both lines": ("示例 1\n输入：", "当然！\n\n示例1：\n输入：甲\n输出：乙", "甲\n输出：乙"),
+    "Chinese, with an ASCII colon": ("是否为分类任务：", "是否为分类任务: 是", " 是"),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_a_chat_model_says_around_its_answer(name: str) -> None:
+    beginning, answer, expected = SAID[name]
+    assert continuation(answer, beginning) == expected
+
+
+UNTOUCHED = {
+    "code in an instruction": (
+        INSTRUCTION_4,
+        " Explain this code:\n```py\nx\n```\n4. Input: None\n4. Output: It is x.",
+    ),
+    "code in an output": (EXAMPLE_1, " a\nOutput:\n```py\nx\n```"),
+    "code in an input": (EXAMPLE_1, " Code:\n```py\nx\n```\nOutput: y"),
+    "code at once": (EXAMPLE_1, "\n```py\nx\n```\nOutput: y"),
+    "a label in an instruction": (
+        INSTRUCTION_4,
+        " Rewrite this note.\nInstruction: be brief\n4. Input: a\n4. Output: b",
+    ),
+    "the number of the first item once more": (NUMBER_9, " Name a tree.\n9. Name a bird."),
+    "a list of its own": (NUMBER_9, " Do these in turn.\n1. Read.\n2. Write.\n10. Name a bird."),
+    "a paragraph that begins like talk": (NUMBER_9, " Here are three words. Join them.\n\n10. Name a bird."),
+    "the beginning inside an output": (
+        INSTRUCTION_4,
+        " Write a form.\n4. Input: None\n4. Output: Form:\n4. Instruction: fill in",
+    ),
+    "a second example": (EXAMPLE_1, " a\nOutput: b:\nExample 2\nInput: c\nOutput: d"),
+    "tags in an output": (INSTRUCTION_4, " Name a tag.\n4. Output: <think> is one.\n###\n"),
+    "nothing": (INSTRUCTION_4, ""),
+}
+
+
+@pytest.mark.parametrize("name", UNTOUCHED)
+def test_an_answer_that_goes_on_is_left_as_it_is(name: str) -> None:
+    beginning, answer = UNTOUCHED[name]
+    assert continuation(answer, beginning) == answer
+
+
+def test_recorded_answers_that_go_on_are_left_as_they_are() -> None:
+    read = 0
+    for name, field in (("completions", "prefilled"), ("step_completions", "prefilled")):
+        for row in map(json.loads, (GOLDEN / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()):
+            beginning = row.get(field) or f"{row['first']}."
+            again = row["text"].lstrip().startswith(beginning)
+            assert again or continuation(row["text"], beginning) == row["text"]
+            read += not again
+    assert read > 12
+
+
 READERS: dict[str, Callable[[str], object]] = {
+    "a chat": lambda text: continuation(text, EXAMPLE_1),
+    "a chat's list": lambda text: continuation(text, INSTRUCTION_4),
     "tasks": lambda text: labelled_tasks(text, prefilled="4. Instruction:"),
     "instructions": lambda text: numbered_instructions(text, first=9),
     "instances": lambda text: labelled_instances(text, prefilled=EXAMPLE_1),
 }
 RUNS = {
+    "a chat": [
+        *("{}x", "<think>{}x", "{}</think>", "```{}x", "\n{}```", "Sure{}x", "Here is{}x", "Here is x{}\n\nx"),
+        *("Example{}x", "\nExample 1{}x", "Example 1\n{}x", "Example 1\n{0}\n{0}Input", "Input{}x", "- {}Input"),
+        *("Input **{}x", "#{}Input", "Task{}x\nInput: x", "9{}Input", "9.{}Input", "x\n{0}\nx\n{0}Input: x"),
+    ],
+    "a chat's list": ["4{}x", "4.{}Instruction", "4. Instruction{}x", "\n{}4. Instruction: x", "**{}4"],
     "tasks": ["\n4{}x", "###{}x", "\nOutput{}x", "\n4. Input{}", "\n**{}", "\n4.{}Instruction"],
     "instructions": [
         "Task{}x",

@@ -23,6 +23,7 @@ from selfinstruct_hub.records import (
     Completion,
     Decoding,
     Drop,
+    Failure,
     Instance,
     Lost,
     Neighbour,
@@ -101,6 +102,7 @@ def test_counts_come_from_judged_draws_only(pool: Pool) -> None:
         "rows": 2,
         "requests": 2,
         "completions": 2,
+        "failed": {},
         "parsed": 1,
         "candidates": 4,
         "acceptance": 0.25,
@@ -111,6 +113,7 @@ def test_counts_come_from_judged_draws_only(pool: Pool) -> None:
         "stages": {
             "tasks": {
                 "requests": 2,
+                "failed": {},
                 "parsed": 1,
                 "tokens": {"prompt": 20, "generated": 40},
                 "candidates": 4,
@@ -119,7 +122,7 @@ def test_counts_come_from_judged_draws_only(pool: Pool) -> None:
         },
         "unjudged": 1,
     }
-    assert pool.cost(1) == (3, 90)
+    assert pool.cost(1) == (3, 30, 60)
     assert pool.judged_draws(1) == 2
     assert pool.models(1) == ["model"]
 
@@ -300,6 +303,10 @@ def test_a_pool_of_format_1_is_read_and_migrated_with_a_copy(tmp_path: Path) -> 
     assert sqlite3.connect(tmp_path / "pool.sqlite3.format-1").execute("PRAGMA user_version").fetchone() == (1,)
     with Pool.open(path) as pool:
         look(pool)
+        pool.begin_round(Round(2, "v2.0.0", 5, False, {}, {}))
+        pool.add_draw(2, 0, [], [Failure(0, "tasks", "timeout", "no answer within 9 s", 6)])
+        counts = pool.counts(2)
+        assert (counts["requests"], counts["completions"], counts["failed"]) == (1, 0, {"timeout": 1})
 
 
 def test_an_open_round_of_format_1_goes_on_as_a_new_major_version(tmp_path: Path) -> None:
@@ -314,7 +321,7 @@ def test_an_open_round_of_format_1_goes_on_as_a_new_major_version(tmp_path: Path
     path = tmp_path / "pool.sqlite3"
     old = sqlite3.connect(path)
     old.executescript(FORMAT_1)
-    endpoint: Any = SimpleNamespace(embedded=False, limits=Limits(max_total_tokens=4096))
+    endpoint: Any = SimpleNamespace(embedded=False, chat=False, limits=Limits(max_total_tokens=4096))
     asked = config.Settings(demonstrations=config.Demonstrations(human=1))
     settings = resolve(asked, endpoint)
     for key in ("columns", "language_name", "domain"):

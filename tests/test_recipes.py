@@ -82,23 +82,41 @@ FR_DEMONSTRATIONS = (
 
 
 def instructions_of(
-    language: languages.Language, shown: Sequence[Task], domain: str | None = None, only: bool = False
+    language: languages.Language,
+    shown: Sequence[Task],
+    domain: str | None = None,
+    only: bool = False,
+    chat_total: int | None = None,
 ) -> str:
     return self_instruct.instructions_prompt(
-        wording.of(language), language.name, shown, domain=domain, only_classification=only
+        wording.of(language),
+        language.name,
+        shown,
+        domain=domain,
+        only_classification=only,
+        chat_total=chat_total,
     )
 
 
+def kind_of(language: languages.Language, shown: Sequence[Task], instruction: str, *, chat: bool = False) -> str:
+    return self_instruct.classification_prompt(wording.of(language), shown, instruction, chat=chat)
+
+
 def instances_of(
-    language: languages.Language, shown: Sequence[Task], instruction: str, *, label_first: bool
+    language: languages.Language,
+    shown: Sequence[Task],
+    instruction: str,
+    *,
+    label_first: bool,
+    chat: bool = False,
 ) -> str:
     return self_instruct.instances_prompt(
-        wording.of(language), language.name, shown, instruction, label_first=label_first
+        wording.of(language), language.name, shown, instruction, label_first=label_first, chat=chat
     )
 
 
 MIXED, ZH_MIXED = (*CLASSIFICATION, *OTHERS), (*ZH_CLASSIFICATION, *ZH_OTHERS)
-PROMPTS = {
+PROMPTS: dict[str, Callable[[], str]] = {
     "alpaca_prompt": lambda: alpaca.prompt(DEMONSTRATIONS, 4, EN),
     "alpaca_prompt_zh": lambda: alpaca.prompt(ZH_DEMONSTRATIONS, 4, ZH),
     "alpaca_prompt_fr": lambda: alpaca.prompt(FR_DEMONSTRATIONS, 4, FR),
@@ -112,18 +130,36 @@ PROMPTS = {
     "instructions_prompt_zh_domain_only_classification": lambda: instructions_of(
         ZH, ZH_CLASSIFICATION, "园艺", only=True
     ),
-    "classification_prompt": lambda: self_instruct.classification_prompt(
-        wording.of(EN), MIXED, "Sort the words by length."
-    ),
-    "classification_prompt_zh": lambda: self_instruct.classification_prompt(
-        wording.of(ZH), ZH_MIXED, "把这些词按长短排序。"
-    ),
+    "classification_prompt": lambda: kind_of(EN, MIXED, "Sort the words by length."),
+    "classification_prompt_zh": lambda: kind_of(ZH, ZH_MIXED, "把这些词按长短排序。"),
     "input_first_prompt": lambda: instances_of(EN, OTHERS, "Sort the words by length.", label_first=False),
     "input_first_prompt_zh": lambda: instances_of(ZH, ZH_OTHERS, "把这些词按长短排序。", label_first=False),
     "input_first_prompt_fr": lambda: instances_of(FR, FR_DEMONSTRATIONS, "Triez les mots.", label_first=False),
     "label_first_prompt": lambda: instances_of(EN, CLASSIFICATION, "Is it hot or cold?", label_first=True),
     "label_first_prompt_zh": lambda: instances_of(ZH, ZH_CLASSIFICATION, "是冷还是热？", label_first=True),
 }
+CHAT_PROMPTS: dict[str, Callable[[], str]] = {
+    "alpaca_prompt": lambda: alpaca.prompt(DEMONSTRATIONS, 4, EN, chat=True),
+    "alpaca_prompt_zh": lambda: alpaca.prompt(ZH_DEMONSTRATIONS, 4, ZH, chat=True),
+    "alpaca_prompt_fr": lambda: alpaca.prompt(FR_DEMONSTRATIONS, 4, FR, chat=True),
+    "instructions_prompt": lambda: instructions_of(EN, MIXED, chat_total=13),
+    "instructions_prompt_zh": lambda: instructions_of(ZH, ZH_MIXED, chat_total=13),
+    "classification_prompt": lambda: kind_of(EN, MIXED, "Sort the words by length.", chat=True),
+    "classification_prompt_zh": lambda: kind_of(ZH, ZH_MIXED, "把这些词按长短排序。", chat=True),
+    "input_first_prompt": lambda: instances_of(
+        EN, OTHERS, "Sort the words by length.", label_first=False, chat=True
+    ),
+    "input_first_prompt_zh": lambda: instances_of(
+        ZH, ZH_OTHERS, "把这些词按长短排序。", label_first=False, chat=True
+    ),
+    "label_first_prompt": lambda: instances_of(
+        EN, CLASSIFICATION, "Is it hot or cold?", label_first=True, chat=True
+    ),
+    "label_first_prompt_zh": lambda: instances_of(
+        ZH, ZH_CLASSIFICATION, "是冷还是热？", label_first=True, chat=True
+    ),
+}
+PROMPTS |= {f"chat_{name}": prompt for name, prompt in CHAT_PROMPTS.items()}
 
 
 @pytest.mark.parametrize("name", PROMPTS)
@@ -133,6 +169,22 @@ def test_prompts_are_golden(name: str) -> None:
 
 def test_every_golden_prompt_is_compared() -> None:
     assert {path.stem for path in GOLDEN.glob("*prompt*.txt")} == set(PROMPTS)
+
+
+@pytest.mark.parametrize("name", CHAT_PROMPTS)
+def test_a_prompt_for_a_chat_is_the_other_with_a_paragraph_before_it_breaks_off(name: str) -> None:
+    """So that an endpoint can make its last line the assistant's first words."""
+    bare, chat = PROMPTS[name](), CHAT_PROMPTS[name]()
+    breaks_off = (
+        "Example 1\nInput:" if bare.endswith("\nInput:") else "示例 1\n输入：" if bare.endswith("\n输入：") else ""
+    )
+    breaks_off = breaks_off or bare.rpartition("\n")[2]
+    frame = bare.removesuffix(breaks_off)
+    assert chat.startswith(frame)
+    assert chat.endswith(breaks_off)
+    asking = chat.removeprefix(frame).removesuffix(breaks_off)
+    assert re.fullmatch(r"\n[^\n]+\n\n", asking)
+    assert "{" not in asking
 
 
 def test_what_differs_between_draws_comes_last() -> None:
@@ -813,6 +865,49 @@ async def test_decoding_of_each_step() -> None:
     assert all(call.decoding.greedy for call in script.of("classification"))
 
 
+@pytest.mark.parametrize("language", [EN, ZH], ids=lambda language: str(language.code))
+async def test_decoding_for_a_chat(language: languages.Language) -> None:
+    """Talk may come before a yes or no, so it has room and no line ends it; the rest is the same."""
+    bare, chat = usual(), usual()
+    await grown(bare, by=plan(language=language))
+    await grown(chat, by=plan(language=language, chat=True))
+    for stage in ("instructions", "instances"):
+        assert [call.decoding for call in chat.of(stage)] == [call.decoding for call in bare.of(stage)]
+    assert {call.decoding for call in chat.of("classification")} == {Decoding(max_new_tokens=24)}
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "expected"),
+    [
+        (EN, "Yes.", True),
+        (EN, "Classification: Yes", True),
+        (EN, "**Classification:** Yes, one of two labels.", True),
+        (EN, "Sure! Here is the answer:\n\nClassification: **Yes**", True),
+        (EN, "Task: Name a tree.\nClassification: Yes", True),
+        (EN, "<think>\nNo?\n</think>\n\nYes", True),
+        (EN, "No. Yes would mean a fixed set.", False),
+        (EN, "Classification: No", False),
+        (EN, "<think>\nYes, because", False),
+        (ZH, "是。", True),
+        (ZH, "是否为分类任务：是", True),
+        (ZH, "好的！\n\n**是否为分类任务：** 否", False),
+        (ZH, "不是", False),
+    ],
+)
+async def test_a_yes_among_a_chat_models_words(language: languages.Language, answer: str, expected: bool) -> None:
+    script = usual(instructions=" Name a tree.", classification=answer, instances=" a\nInput: b\nOutput: c")
+    (found,) = await grown(script, by=plan(language=language, chat=True))
+    assert found.is_classification is expected
+
+
+def test_a_card_says_that_a_chat_model_was_asked() -> None:
+    settings: dict[str, Any] = {"decoding": {"frequency_penalty": 0.2}}
+    for recipe in (alpaca.RECIPE, self_instruct.RECIPE):
+        assert "chat model" not in recipe.differences({**settings, "chat": False})
+        assert recipe.differences(settings) == recipe.differences({**settings, "chat": False})
+        assert "went to a chat model as messages" in recipe.differences({**settings, "chat": True})
+
+
 async def test_decoding_in_chinese() -> None:
     script = usual()
     await grown(script, by=plan(language=ZH))
@@ -1010,7 +1105,9 @@ def test_recipes_are_found_by_name() -> None:
         assert recipes.named(recipe.name) is recipe
         for language in LANGUAGES:
             # What a prompt costs without demonstrations, its most spacious form taken.
-            assert len(recipe.frame(language, "gardening")) > len(recipe.frame(language, None)) > 100
+            bare, domain = recipe.frame(language, None, False), recipe.frame(language, "gardening", False)
+            assert len(domain) > len(bare) > 100
+            assert len(recipe.frame(language, None, True)) > len(bare)
 
 
 def test_recorded_steps_parse_as_recorded() -> None:

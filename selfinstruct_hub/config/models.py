@@ -130,35 +130,72 @@ class Saturation(Section):
 class EndpointSettings(Section):
     """Where completions come from. The API key comes from HF_TOKEN or SELFINSTRUCT_API_KEY, never from here."""
 
-    url: str | None = Field(None, description="null: the embedded engine is started for the run")
-    api: Literal["auto", "tgi"] = Field("auto", description="protocol: auto asks the endpoint")
+    url: str | list[str] | None = Field(
+        None, description="address, or a list of several that share the load; null: the embedded engine"
+    )
+    api: Literal["auto", "tgi", "openai"] = Field("auto", description="protocol: auto asks the endpoint")
     model: str | None = Field(
         None, description="with an endpoint: the model it must serve; without: weights (a path or an id)"
     )
+    chat: Literal["auto", "on", "off"] = Field(
+        "auto", description="wrap prompts in the model's chat template; auto: where the endpoint has one"
+    )
+    tokenizer: _Word | None = Field(
+        None, description="a tokenizer's folder or Hub id, for the template; null: the endpoint's own"
+    )
     concurrency: Auto | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="requests in flight; auto: what /info allows, at most 32"
+        "auto", description="requests in flight; auto: as many as the endpoint keeps up with; 1: one by one"
     )
     attempts: int = Field(6, ge=1, description="tries a request gets when the failure is transient")
     timeout: float = Field(
-        120.0, gt=0, description="seconds a request may take, plus 0.2 for every token it may generate"
+        120.0, gt=0, description="seconds a try may take, plus 0.2 for every token it may generate"
+    )
+    stall: float = Field(1800.0, gt=0, description="seconds a request may be tried for, pauses included")
+    max_failed_share: _Share = Field(
+        0.5, description="share of recent requests that may fail for good before a run stops"
+    )
+    finish_seconds: float = Field(
+        60.0, ge=0, description="seconds that answers on their way are given after Ctrl-C"
     )
 
     @field_validator("url")
     @classmethod
-    def _an_http_url(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        _ = parts.port  # raises ValueError for a port that is none
-        if parts.query or parts.fragment:
-            raise ValueError("expected a plain address, without ? and #")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected a URL such as http://127.0.0.1:8080")
-        if parts.username or parts.password:
-            raise ValueError(
-                "the URL carries credentials; take them out and set SELFINSTRUCT_API_KEY in the environment"
-            )
-        return url.rstrip("/")
+    def _http_urls(cls, url: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(url, list):
+            if not url:
+                raise ValueError("expected an address, or null for the embedded engine")
+            urls = [_http_url(one) for one in url]
+            if len(set(urls)) < len(urls):
+                raise ValueError("an address is given twice")
+            return urls if len(urls) > 1 else urls[0]
+        return None if url is None else _http_url(url)
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses; none for the embedded engine."""
+        return [self.url] if isinstance(self.url, str) else list(self.url or ())
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    _ = parts.port  # raises ValueError for a port that is none
+    if parts.query or parts.fragment:
+        raise ValueError("expected a plain address, without ? and #")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected a URL such as http://127.0.0.1:8080")
+    if parts.username or parts.password:
+        raise ValueError(
+            "the URL carries credentials; take them out and set SELFINSTRUCT_API_KEY in the environment"
+        )
+    return url.rstrip("/")
+
+
+class Prices(Section):
+    """What a million tokens cost, for `grow --max-cost` and for forecasts. null: unknown."""
+
+    prompt: Annotated[float, Field(ge=0)] | None = Field(None, description="a million tokens of prompts")
+    generated: Annotated[float, Field(ge=0)] | None = Field(None, description="a million generated tokens")
+    currency: _Word = Field("USD", description="as it is shown")
 
 
 class CardSettings(Section):
@@ -208,6 +245,7 @@ class Settings(Section):
     novelty: Novelty = Field(default_factory=Novelty)
     saturation: Saturation = Field(default_factory=Saturation)
     endpoint: EndpointSettings = Field(default_factory=EndpointSettings)
+    prices: Prices = Field(default_factory=Prices)
     card: CardSettings = Field(default_factory=CardSettings)
 
     @field_validator("filters")

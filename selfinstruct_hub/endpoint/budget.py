@@ -1,4 +1,4 @@
-"""A hard budget over the requests of a run: never more requests, never more tokens than were granted.
+"""A hard budget over a run: never more requests, tokens, time or money than were granted. No I/O.
 
 What is in flight counts with the most it can cost, so a limit is not overshot by answers still to come.
 """
@@ -6,72 +6,235 @@ What is in flight counts with the most it can cost, so a limit is not overshot b
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from selfinstruct_hub.config import Prices
+from selfinstruct_hub.errors import UsageError
+
+MAX_REQUESTS, MAX_TOKENS, MAX_TIME, MAX_COST = "--max-requests", "--max-tokens", "--max-time", "--max-cost"
 
 
 class BudgetReached(Exception):
-    """The budget does not allow another request. `limit` names the option that set it."""
+    """The budget does not allow another request. `limit` names the option that set it, or why all was stopped."""
 
     def __init__(self, limit: str) -> None:
         super().__init__(limit)
         self.limit = limit
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a run has cost: requests answered, tokens, and wall-clock seconds of every start of it."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.generated_tokens
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a budget still allows, over what has been answered: infinite where it has no limit."""
+
+    requests: float = float("inf")
+    tokens: float = float("inf")
+    seconds: float = float("inf")
+    cost: float = float("inf")
+
+
+def price_of(prompt_tokens: float, generated_tokens: float, prices: Prices | None) -> float | None:
+    """What so many tokens cost, in the currency of `prices`; None where a price is not known."""
+    if prices is None or prices.prompt is None or prices.generated is None:
+        return None
+    return (prompt_tokens * prices.prompt + generated_tokens * prices.generated) / 1_000_000
+
+
+def check_prices(max_cost: float | None, prices: Prices | None) -> None:
+    """Raises UsageError where money is bounded and a price is not known."""
+    if max_cost is not None and price_of(0, 0, prices) is None:
+        names = ("prompt", "generated")
+        missing = " and ".join(f"`prices.{name}`" for name in names if getattr(prices, name, None) is None)
+        raise UsageError(
+            f"{MAX_COST} needs to know what tokens cost: set {missing} in selfinstruct.yaml, for a million tokens "
+            "each (0 where they are free)"
+        )
+
+
+class _Waiting:
+    """A request that waits for room: `limit` of its future is None once it is granted, or what forbids it."""
+
+    def __init__(self, prompt_tokens: int, max_new_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.max_new_tokens = max_new_tokens
+        self.limit: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+
 class Budget:
-    """Counts requests and tokens (prompt and generated) from `requests` and `tokens` already spent."""
+    """Counts on from what is `spent` already. `max_seconds` is wall-clock time: that of earlier starts and what
+    has passed since this was made. `max_cost` is in the currency of `prices`.
+
+    Call from one event loop. Raises UsageError for `max_cost` without prices.
+    """
 
     def __init__(
         self,
         *,
         max_requests: int | None = None,
         max_tokens: int | None = None,
-        requests: int = 0,
-        tokens: int = 0,
+        max_seconds: float | None = None,
+        max_cost: float | None = None,
+        prices: Prices | None = None,
+        spent: Spent | None = None,
     ) -> None:
+        check_prices(max_cost, prices)
+        spent = spent or Spent()
         self._max_requests = max_requests
         self._max_tokens = max_tokens
-        self.requests = requests
-        self.tokens = tokens
+        self._max_seconds = max_seconds
+        self._max_cost = max_cost
+        self._prices = prices
+        self._requests = spent.requests  # answered and in flight
+        self._prompt_tokens = spent.prompt_tokens
+        self._generated_tokens = spent.generated_tokens
+        self._earlier_seconds = spent.seconds
+        self._made = time.monotonic()
         self._in_flight = 0
-        self._reserved = 0
-        self._changed = asyncio.Condition()
+        self._reserved_prompt = 0
+        self._reserved_generated = 0
+        self._stopped: str | None = None
+        self._waiting: list[_Waiting] = []  # the longest first
+
+    @property
+    def spent(self) -> Spent:
+        """What has been answered, and what it cost. A request counts when it has left `request`."""
+        return Spent(self._requests - self._in_flight, self._prompt_tokens, self._generated_tokens, self._seconds)
+
+    @property
+    def cost(self) -> float | None:
+        """What `spent` costs, in the currency of the prices; None without prices."""
+        return price_of(self._prompt_tokens, self._generated_tokens, self._prices)
 
     @property
     def requests_left(self) -> float:
         """Requests that may still be sent; infinite without a limit."""
-        return float("inf") if self._max_requests is None else self._max_requests - self.requests
+        return float("inf") if self._max_requests is None else self._max_requests - self._requests
+
+    @property
+    def left(self) -> Left:
+        """What is left beyond `spent`, whatever is in flight; never below 0."""
+        spent, no_limit = self.spent, float("inf")
+
+        def of(limit: float | None, used: float) -> float:
+            return no_limit if limit is None else max(0, limit - used)
+
+        return Left(
+            of(self._max_requests, spent.requests),
+            of(self._max_tokens, spent.tokens),
+            of(self._max_seconds, spent.seconds),
+            of(self._max_cost, self.cost or 0.0),
+        )
 
     @asynccontextmanager
-    async def request(self, tokens: int) -> AsyncIterator[None]:
-        """Room for a request that costs at most `tokens`. Waits where answers in flight may still leave room;
-        raises BudgetReached where there is none. The caller reports the real cost with `spend`."""
-        async with self._changed:
-            while (limit := self._exceeded_by(tokens)) is not None:
-                if self._in_flight == 0 or limit == "--max-requests":
-                    raise BudgetReached(limit)
-                await self._changed.wait()
-            self.requests += 1
-            self._in_flight += 1
-            self._reserved += tokens
+    async def request(self, prompt_tokens: int, max_new_tokens: int) -> AsyncIterator[None]:
+        """Room for a request that costs at most so many tokens. Waits where answers in flight may still leave
+        room; raises BudgetReached where there is none. The caller reports the real cost with `spend`.
+
+        Only entering may wait: nothing is awaited on the way out, so an answer that is stored within the block is
+        counted too, whoever cancels.
+        """
+        waiting = _Waiting(prompt_tokens, max_new_tokens)
+        self._settle(waiting)
+        if not waiting.limit.done():
+            await self._settled(waiting)
+        if (limit := waiting.limit.result()) is not None:
+            raise BudgetReached(limit)
         try:
             yield
         except BaseException:
-            self.requests -= 1  # nothing was answered, so nothing counts
+            self._requests -= 1  # nothing was answered, so nothing counts
             raise
         finally:
-            self._in_flight -= 1
-            self._reserved -= tokens
-            async with self._changed:
-                self._changed.notify_all()
+            self._give_back(waiting)
 
-    def spend(self, tokens: int) -> None:
+    def spend(self, prompt_tokens: int, generated_tokens: int) -> None:
         """Books the tokens that a request really cost."""
-        self.tokens += tokens
+        self._prompt_tokens += prompt_tokens
+        self._generated_tokens += generated_tokens
 
-    def _exceeded_by(self, tokens: int) -> str | None:
-        if self._max_requests is not None and self.requests >= self._max_requests:
-            return "--max-requests"
-        if self._max_tokens is not None and self.tokens + self._reserved + tokens > self._max_tokens:
-            return "--max-tokens"
+    def stop(self, limit: str) -> None:
+        """Grants nothing any more: every further request and every one that waits raises BudgetReached(limit).
+        What is in flight is not touched. The first reason stands."""
+        self._stopped = self._stopped or limit
+        self._settle_all()
+
+    async def _settled(self, waiting: _Waiting) -> None:
+        """Waits until `waiting` is granted or refused."""
+        self._waiting.append(waiting)
+        alarm = None
+        if self._max_seconds is not None:
+            # Time runs out whether anything is answered or not. A little later, because a timer may ring early.
+            left = max(0.0, self._max_seconds - self._seconds) + 0.01
+            alarm = asyncio.get_running_loop().call_later(left, self._settle_all)
+        try:
+            await waiting.limit
+        except asyncio.CancelledError:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            elif not waiting.limit.cancelled() and waiting.limit.result() is None:
+                self._requests -= 1  # it was granted at the moment it was cancelled
+                self._give_back(waiting)
+            raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+    def _settle(self, waiting: _Waiting) -> None:
+        """Grants or refuses `waiting`, if that can be said now."""
+        limit = self._exceeded_by(waiting.prompt_tokens, waiting.max_new_tokens)
+        if limit is None:
+            self._requests += 1
+            self._in_flight += 1
+            self._reserved_prompt += waiting.prompt_tokens
+            self._reserved_generated += waiting.max_new_tokens
+        elif self._in_flight and limit in (MAX_TOKENS, MAX_COST):
+            return  # answers in flight may cost less than was set aside for them
+        waiting.limit.set_result(limit)
+
+    def _settle_all(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.limit.done():
+                self._settle(waiting)
+        self._waiting = [waiting for waiting in self._waiting if not waiting.limit.done()]
+
+    def _give_back(self, granted: _Waiting) -> None:
+        self._in_flight -= 1
+        self._reserved_prompt -= granted.prompt_tokens
+        self._reserved_generated -= granted.max_new_tokens
+        self._settle_all()
+
+    def _exceeded_by(self, prompt_tokens: int, max_new_tokens: int) -> str | None:
+        if self._stopped is not None:
+            return self._stopped
+        if self._max_seconds is not None and self._seconds >= self._max_seconds:
+            return MAX_TIME
+        if self._max_requests is not None and self._requests >= self._max_requests:
+            return MAX_REQUESTS
+        prompt = self._prompt_tokens + self._reserved_prompt + prompt_tokens
+        generated = self._generated_tokens + self._reserved_generated + max_new_tokens
+        if self._max_tokens is not None and prompt + generated > self._max_tokens:
+            return MAX_TOKENS
+        cost = price_of(prompt, generated, self._prices)
+        if self._max_cost is not None and cost is not None and cost > self._max_cost:
+            return MAX_COST
         return None
+
+    @property
+    def _seconds(self) -> float:
+        return self._earlier_seconds + time.monotonic() - self._made

@@ -20,6 +20,7 @@ from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCH
 from selfinstruct_hub.records import (
     CHARACTERS_PER_TOKEN,
     Completion,
+    Failure,
     Instance,
     Request,
     Round,
@@ -265,25 +266,41 @@ class Pool:
         )
         return [model for (model,) in self._rows(query, round_number)]
 
-    def cost(self, round_number: int) -> tuple[int, int]:
-        """(requests answered, their tokens) of a round, judged or not: what a budget counts. Where the endpoint
-        did not tell the prompt's tokens, the same estimate that was booked when it was asked."""
-        ((requests, tokens),) = self._rows(
+    def cost(self, round_number: int) -> tuple[int, int, int]:
+        """(requests answered, tokens of their prompts, generated tokens) of a round, judged or not: what a budget
+        counts. Where the endpoint did not tell the prompt's tokens, the same estimate that was booked when it was
+        asked."""
+        ((requests, prompt, generated),) = self._rows(
             # records.estimated_tokens in SQL: a character in three, and every further byte of a character.
             "SELECT count(*), sum(coalesce(prompt_tokens, (length(prompt) + :c - 1) / :c"
-            " + length(CAST(prompt AS BLOB)) - length(prompt)) + coalesce(generated_tokens, 0))"
+            " + length(CAST(prompt AS BLOB)) - length(prompt))), sum(coalesce(generated_tokens, 0))"
             " FROM completions WHERE round = :round",
             round=round_number,
             c=CHARACTERS_PER_TOKEN,
         )
-        return int(requests), int(tokens or 0)
+        return int(requests), int(prompt or 0), int(generated or 0)
+
+    def is_untouched(self, round_number: int) -> bool:
+        """Whether a round has neither an answer nor a judged draw, so that it can still be begun anew."""
+        ((found,),) = self._rows(
+            "SELECT EXISTS (SELECT 1 FROM completions WHERE round = :r)"
+            " OR EXISTS (SELECT 1 FROM draws WHERE round = :r)",
+            r=round_number,
+        )
+        return not found
 
     # Verdicts.
 
-    def add_draw(self, round_number: int, number: int, verdicts: Sequence[Verdict]) -> None:
-        """Stores a judged draw: all of its verdicts or nothing."""
+    def add_draw(
+        self, round_number: int, number: int, verdicts: Sequence[Verdict], failures: Sequence[Failure] = ()
+    ) -> None:
+        """Stores a judged draw whole, or nothing: its verdicts, and its requests that were never answered."""
         with self._transaction() as db:
             _insert_draw(db, round_number, number, verdicts)
+            db.executemany(
+                "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(round_number, number, f.call, f.stage, f.reason, f.detail, f.tries) for f in failures],
+            )
 
     def add_import(self, round_: Round, verdicts: Sequence[Verdict]) -> None:
         """Stores an imported round whole, complete from the start, or nothing. An open round of the same number,

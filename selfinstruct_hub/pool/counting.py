@@ -15,11 +15,11 @@ _MALFORMED = ("missing_field", "cut_off")  # reasons that say that a completion 
 def counts(rows: Rows, round_number: int) -> dict[str, Any]:
     """What there is to say of a round, counted from its judged draws.
 
-    Keys: tasks, rows, requests, completions, candidates, parsed (completions that held something
-    well-formed), acceptance (share of the candidates, None without any), drops {reason: n}, lost_instances
-    {reason: n} (of tasks that go on without them), similarity {mean, p90} (ROUGE-L of candidates with their
-    nearest neighbour, where it was measured, else None), tokens {prompt, generated}, stages (see
-    `stages_of`).
+    Keys: tasks, rows, requests (answered or given up), completions, failed {reason: n} (requests that were given
+    up), candidates, parsed (completions that held something well-formed), acceptance (share of the candidates,
+    None without any), drops {reason: n}, lost_instances {reason: n} (of tasks that go on without them), similarity
+    {mean, p90} (ROUGE-L of candidates with their nearest neighbour, where it was measured, else None), tokens
+    {prompt, generated}, stages (see `stages_of`).
     """
     stages = stages_of(rows, round_number)
     ((candidates, tasks, instances),) = rows(
@@ -27,10 +27,12 @@ def counts(rows: Rows, round_number: int) -> dict[str, Any]:
         " FROM verdicts WHERE round = ?",
         round_number,
     )
-    completions = sum(stage["requests"] for stage in stages.values())
     drops: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     for stage in stages.values():
         drops.update(stage["drops"])
+        failed.update(stage["failed"])
+    requests = sum(stage["requests"] for stage in stages.values())
     lost = rows(
         "SELECT json_extract(l.value, '$[2]'), count(*) FROM verdicts, json_each(lost) l"
         " WHERE round = ? AND task IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1",
@@ -39,12 +41,13 @@ def counts(rows: Rows, round_number: int) -> dict[str, Any]:
     return {
         "tasks": tasks,
         "rows": instances,
-        "requests": completions,
-        "completions": completions,
+        "requests": requests,
+        "completions": requests - failed.total(),
+        "failed": _commonest_first(failed),
         "parsed": sum(stage["parsed"] for stage in stages.values()),
         "candidates": candidates,
         "acceptance": round(tasks / candidates, 4) if candidates else None,
-        "drops": dict(sorted(drops.items(), key=lambda item: (-item[1], item[0]))),
+        "drops": _commonest_first(drops),
         "lost_instances": dict(lost),
         "similarity": _similarity(rows, round_number),
         "tokens": {
@@ -57,7 +60,8 @@ def counts(rows: Rows, round_number: int) -> dict[str, Any]:
 def stages_of(rows: Rows, round_number: int) -> dict[str, dict[str, Any]]:
     """What each stage of a round took and what it cost, in the order a task passes them.
 
-    For each: requests, parsed, tokens {prompt, generated}, candidates (that reached it), drops {reason: n}.
+    For each: requests, failed {reason: n}, parsed, tokens {prompt, generated}, candidates (that reached it),
+    drops {reason: n}.
     """
     asked = rows(
         "SELECT stage, count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(generated_tokens), 0)"
@@ -70,15 +74,23 @@ def stages_of(rows: Rows, round_number: int) -> dict[str, dict[str, Any]]:
         " ORDER BY count(*) DESC, reason",
         round_number,
     )
-    names = list(dict.fromkeys([row[0] for row in asked] + [row[0] for row in judged]))
+    given_up = rows(
+        "SELECT stage, reason, count(*) FROM failures WHERE round = ? GROUP BY stage, reason"
+        " ORDER BY min(call), count(*) DESC, reason",
+        round_number,
+    )
+    # Where a first stage was never answered, no other was asked for.
+    names = list(dict.fromkeys(row[0] for row in [*asked, *given_up, *judged]))
     found: dict[str, dict[str, Any]] = {}
     cost = {name: (requests, prompt, generated) for name, requests, prompt, generated in asked}
     for place, name in enumerate(names):
-        requests, prompt, generated = cost.get(name, (0, 0, 0))
+        answered, prompt, generated = cost.get(name, (0, 0, 0))
+        failed = {reason: count for stage, reason, count in given_up if stage == name}
         drops = {reason: count for stage, reason, count in judged if stage == name and reason}
         found[name] = {
-            "requests": requests,
-            "parsed": requests - sum(drops.get(reason, 0) for reason in _MALFORMED),
+            "requests": answered + sum(failed.values()),
+            "failed": failed,
+            "parsed": answered - sum(drops.get(reason, 0) for reason in _MALFORMED),
             "tokens": {"prompt": prompt, "generated": generated},
             "candidates": sum(count for stage, _, count in judged if stage in names[place:]),
             "drops": drops,
@@ -92,6 +104,10 @@ def stages_of(rows: Rows, round_number: int) -> dict[str, dict[str, Any]]:
             *(round_number, names[0], *_MALFORMED),
         )
     return found
+
+
+def _commonest_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _similarity(rows: Rows, round_number: int) -> dict[str, float | None]:

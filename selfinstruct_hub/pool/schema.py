@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x53494842  # "SIHB", so that somebody else's SQLite file is not taken for a pool
 
 SCHEMA = """
@@ -29,6 +29,11 @@ CREATE TABLE verdicts (
     stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL,
     PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
 );
+CREATE TABLE failures (
+    round INTEGER NOT NULL, number INTEGER NOT NULL, call INTEGER NOT NULL, stage TEXT NOT NULL,
+    reason TEXT NOT NULL, detail TEXT NOT NULL, tries INTEGER NOT NULL,
+    PRIMARY KEY (round, number, call), FOREIGN KEY (round, number) REFERENCES draws
+);
 CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
 """
 
@@ -42,5 +47,12 @@ ALTER TABLE verdicts ADD COLUMN lost TEXT NOT NULL DEFAULT '[]';
 UPDATE verdicts SET score = coalesce(json_extract(nearest, '$[0][1]'), 0)
  WHERE reason IS NULL OR reason IN ('too_similar', 'surplus');
 UPDATE rounds SET settings = json_set(settings, '$.demonstrations.machine', 0);
+""",
+    2: """
+CREATE TABLE failures (
+    round INTEGER NOT NULL, number INTEGER NOT NULL, call INTEGER NOT NULL, stage TEXT NOT NULL,
+    reason TEXT NOT NULL, detail TEXT NOT NULL, tries INTEGER NOT NULL,
+    PRIMARY KEY (round, number, call), FOREIGN KEY (round, number) REFERENCES draws
+);
 """,
 }

@@ -31,7 +31,10 @@ Passes = Callable[[Candidate], bool]
 @dataclass(frozen=True)
 class Plan:
     """What a round has decided for its requests, with every `auto` resolved. `decoding` is for the stage that
-    writes new tasks; `options` are the recipe's own settings."""
+    writes new tasks; `options` are the recipe's own settings.
+
+    `chat` says that prompts go to a chat model: they ask it to go on, and its answer may begin with talk. Either
+    way a prompt's last line is where the answer begins; an endpoint may make it the assistant's first words."""
 
     language: Language
     domain: str | None
@@ -41,6 +44,7 @@ class Plan:
     machines: int
     decoding: Decoding
     options: Mapping[str, Any] = field(default_factory=dict)
+    chat: bool = False
 
 
 Run = Callable[[Deck, Complete, Passes, Plan], Awaitable[list[Candidate]]]
@@ -49,7 +53,8 @@ Run = Callable[[Deck, Complete, Passes, Plan], Awaitable[list[Candidate]]]
 @dataclass(frozen=True)
 class Recipe:
     """A recipe and the defaults that belong to it. `stages` are in the order a task passes them. `frame` is the
-    first stage's prompt without demonstrations, `cost` the estimated tokens that one of them adds.
+    first stage's prompt without demonstrations (of a language, a domain, and whether it is for a chat model),
+    `cost` the estimated tokens that one of them adds.
     `differences` says for the reader of a card where a round with these settings is not what the paper did."""
 
     name: str
@@ -64,7 +69,7 @@ class Recipe:
     max_new_tokens: int
     temperature: float
     top_p: float | None
-    frame: Callable[[Language, str | None], str]
+    frame: Callable[[Language, str | None, bool], str]
     cost: Callable[[Task], int]
     frequency_penalty: float | None = None
     differences: Callable[[Mapping[str, Any]], str] = lambda settings: ""
@@ -72,6 +77,16 @@ class Recipe:
     def call(self, stage: str, item: int) -> int:
         """The number of a completion within its draw."""
         return item * len(self.stages) + self.stages.index(stage)
+
+
+def asked_in_chat(settings: Mapping[str, Any]) -> str:
+    """What the reader of a card should know where a round was made by a chat model; empty otherwise."""
+    if not settings.get("chat"):
+        return ""
+    return (
+        "The papers' models continue a text; here prompts went to a chat model as messages, with a sentence that "
+        "asks it to go on where they break off."
+    )
 
 
 def named(name: str) -> Recipe:

@@ -19,6 +19,7 @@ Deliberate differences from the original:
 - Where asked to, the answer is held to its form by a regular expression, so that a small model's every
   answer parses. It has no bounded repetition: grammar compilers expand that until they hang.
 - Demonstrations may include tasks of earlier rounds (`demonstrations.machine`), as the Chinese variants do.
+- A chat model is asked in words to go on with the list, above the line where it breaks off.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from selfinstruct_hub.languages import Language
-from selfinstruct_hub.parsing import labelled_tasks
-from selfinstruct_hub.recipes import Complete, Passes, Plan, Recipe, wording
+from selfinstruct_hub.parsing import continuation, labelled_tasks
+from selfinstruct_hub.recipes import Complete, Passes, Plan, Recipe, asked_in_chat, wording
 from selfinstruct_hub.records import FINISH_LENGTH, Candidate, Task
 from selfinstruct_hub.sampling import Deck, demonstrations, tokens
 
@@ -36,7 +37,9 @@ TASKS = "tasks"
 _MORE_OUTPUT_LINES = 5
 
 
-def prompt(shown: Sequence[Task], tasks: int, language: Language, domain: str | None = None) -> str:
+def prompt(
+    shown: Sequence[Task], tasks: int, language: Language, domain: str | None = None, *, chat: bool = False
+) -> str:
     """The prompt that shows tasks and asks for `tasks` more. The constant part comes first, so that a server
     can keep it in its prefix cache."""
     words = wording.of(language)
@@ -53,8 +56,10 @@ def prompt(shown: Sequence[Task], tasks: int, language: Language, domain: str | 
             f"{number}. {labels.input} {instance.input or labels.no_input}\n"
             f"{number}. {labels.output} {instance.output}\n"
         )
-    parts.append(f"###\n{len(shown) + 1}. {labels.instruction}")
-    return "".join(parts)
+    parts.append("###\n")
+    if chat:
+        parts.append(f"\n{words.chat_tasks.format(total=total)}\n")
+    return "".join(parts) + f"{len(shown) + 1}. {labels.instruction}"
 
 
 def grammar(first: int, tasks: int, language: Language) -> str:
@@ -87,16 +92,16 @@ async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> lis
     )
     first = len(shown) + 1
     label = wording.of(plan.language).labels.instruction
+    beginning = f"{first}. {label}"
     decoding = replace(
         plan.decoding,
         stop=(f"\n{first + plan.tasks_per_request}. {label}",),
         grammar=("regex", grammar(first, plan.tasks_per_request, plan.language)) if plan.use_grammar else None,
     )
-    text = prompt(shown, plan.tasks_per_request, plan.language, plan.domain)
-    completion = await complete(TASKS, text, decoding, shown=shown)
-    found = labelled_tasks(
-        completion.text, prefilled=f"{first}. {label}", cut_off=completion.finish_reason == FINISH_LENGTH
-    )
+    asked = prompt(shown, plan.tasks_per_request, plan.language, plan.domain, chat=plan.chat)
+    completion = await complete(TASKS, asked, decoding, shown=shown)
+    text = continuation(completion.text, beginning) if plan.chat else completion.text
+    found = labelled_tasks(text, prefilled=beginning, cut_off=completion.finish_reason == FINISH_LENGTH)
     return [replace(candidate, stage=TASKS) for candidate in found]
 
 
@@ -116,6 +121,7 @@ RECIPE = Recipe(
     max_new_tokens=3072,
     temperature=1.0,
     top_p=None,  # 1.0, which text-generation-inference refuses when it is said
-    frame=lambda language, domain: prompt((), 1, language, domain),
+    frame=lambda language, domain, chat: prompt((), 1, language, domain, chat=chat),
     cost=tokens,
+    differences=asked_in_chat,
 )

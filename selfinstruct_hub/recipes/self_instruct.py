@@ -23,6 +23,8 @@ Deliberate differences from the published code:
 - An instruction's capitals stay as they are.
 - Presence penalties (2 in step 1, 1.5 in step 3) do not exist in text-generation-inference; a frequency
   penalty (0.2 unless set) stands in for both. It counts only what was generated, not the prompt's own words.
+- A chat model is asked in words to go on, above the line where a prompt breaks off. It has more tokens for its yes
+  or no, which may come behind a word or two of its own.
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfinstruct_hub import languages
-from selfinstruct_hub.errors import EndpointRefusedError
+from selfinstruct_hub.errors import EndpointRefusedError, RequestFailedError
 from selfinstruct_hub.languages import Language
-from selfinstruct_hub.parsing import labelled_instances, numbered_instructions
-from selfinstruct_hub.recipes import Complete, Passes, Plan, Recipe, wording
+from selfinstruct_hub.parsing import continuation, labelled_instances, numbered_instructions
+from selfinstruct_hub.recipes import Complete, Passes, Plan, Recipe, asked_in_chat, wording
 from selfinstruct_hub.recipes.wording import Labels, Wording
 from selfinstruct_hub.records import (
     FINISH_LENGTH,
+    REQUEST_FAILED,
     REQUEST_REFUSED,
     Candidate,
     Decoding,
@@ -55,14 +58,22 @@ _MOST_INSTANCES = 5
 # A grammar's alternatives grow with every example; a small model that may write five writes five poor ones.
 _GRAMMAR_INSTANCES = 3
 _LABEL_TOKENS = 3
+_CHAT_LABEL_TOKENS = 24
 # The paper shows 12 classification tasks and 19 others.
 _YES_SHARE = 12 / 31
 
 
 def instructions_prompt(
-    words: Wording, language: str, shown: Sequence[Task], *, domain: str | None, only_classification: bool
+    words: Wording,
+    language: str,
+    shown: Sequence[Task],
+    *,
+    domain: str | None,
+    only_classification: bool,
+    chat_total: int | None = None,
 ) -> str:
-    """A numbered list of instructions that breaks off where the next one goes."""
+    """A numbered list of instructions that breaks off where the next one goes. A chat model is asked to go on up
+    to number `chat_total`."""
     parts = [words.instructions.format(language=language)]
     if only_classification:
         parts.append(words.instructions_classification)
@@ -70,10 +81,12 @@ def instructions_prompt(
         parts.append(words.instructions_domain.format(domain=domain))
     parts.append("\n")
     parts += [f"{number}. {_line(task)}\n" for number, task in enumerate(shown, start=1)]
+    if chat_total is not None:
+        parts.append(f"\n{words.chat_instructions.format(total=chat_total)}\n")
     return "".join(parts) + f"{len(shown) + 1}."
 
 
-def classification_prompt(words: Wording, shown: Sequence[Task], instruction: str) -> str:
+def classification_prompt(words: Wording, shown: Sequence[Task], instruction: str, *, chat: bool = False) -> str:
     """Tasks with yes or no behind them, and one without."""
     labels = words.labels
     known = [
@@ -81,11 +94,18 @@ def classification_prompt(words: Wording, shown: Sequence[Task], instruction: st
         f"{labels.yes if task.is_classification else labels.no}\n\n"
         for task in shown
     ]
-    return f"{words.classification}\n{''.join(known)}{labels.task} {instruction}\n{labels.classification}"
+    asked = f"\n{words.chat_classification.format(yes=labels.yes, no=labels.no)}\n" if chat else ""
+    return f"{words.classification}\n{''.join(known)}{labels.task} {instruction}\n{asked}{labels.classification}"
 
 
 def instances_prompt(
-    words: Wording, language: str, shown: Sequence[Task], instruction: str, *, label_first: bool
+    words: Wording,
+    language: str,
+    shown: Sequence[Task],
+    instruction: str,
+    *,
+    label_first: bool,
+    chat: bool = False,
 ) -> str:
     """Tasks with their worked examples, and one whose first example is begun."""
     labels = words.labels
@@ -95,7 +115,9 @@ def instances_prompt(
         f"{labels.task} {_line(task)}\n{_examples(words, task.instances[:_MOST_INSTANCES], label_first)}\n"
         for task in shown
     ]
-    return f"{frame}\n{''.join(known)}{labels.task} {instruction}\n{beginning(words, label_first)}"
+    asked = words.chat_label_first if label_first else words.chat_input_first
+    asked = f"\n{asked.format(most=_MOST_INSTANCES)}\n" if chat else ""
+    return f"{frame}\n{''.join(known)}{labels.task} {instruction}\n{asked}{beginning(words, label_first)}"
 
 
 def instructions_grammar(words: Wording, first: int, tasks: int) -> str:
@@ -127,7 +149,7 @@ async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> lis
     """The instructions of one completion, each taken through the later steps on its own.
 
     An instruction that does not pass the rules or is too near to the pool costs no further request. A request
-    of a later step that the endpoint refuses costs its own task.
+    of a later step that the endpoint refuses or never answers costs its own task.
     """
     words = wording.of(plan.language)
     only = bool(plan.options["only_classification"])
@@ -137,7 +159,14 @@ async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> lis
         human, machine, humans=plan.humans, machines=plan.machines, rng=deck.rng("demonstrations")
     )
     first = len(shown) + 1
-    prompt = instructions_prompt(words, plan.language.name, shown, domain=plan.domain, only_classification=only)
+    prompt = instructions_prompt(
+        words,
+        plan.language.name,
+        shown,
+        domain=plan.domain,
+        only_classification=only,
+        chat_total=len(shown) + plan.tasks_per_request if plan.chat else None,
+    )
     grammar = ("regex", instructions_grammar(words, first, plan.tasks_per_request))
     decoding = replace(
         plan.decoding,
@@ -146,7 +175,8 @@ async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> lis
     )
     completion = await complete(INSTRUCTIONS, prompt, decoding, shown=shown)
     cut_off = completion.finish_reason == FINISH_LENGTH
-    found = numbered_instructions(completion.text, first=first, cut_off=cut_off)
+    text = continuation(completion.text, f"{first}.") if plan.chat else completion.text
+    found = numbered_instructions(text, first=first, cut_off=cut_off)
     found = [replace(candidate, stage=INSTRUCTIONS) for candidate in found]
 
     later = [item for item, candidate in enumerate(found) if candidate.well_formed and passes(candidate)]
@@ -189,20 +219,24 @@ class _LaterSteps:
             return await self._with_instances(item, candidate)
         except EndpointRefusedError as error:
             return replace(candidate, failure=Drop(REQUEST_REFUSED, error.said[:200]))
+        except RequestFailedError as error:
+            return replace(candidate, failure=Drop(REQUEST_FAILED, error.said[:200]))
 
     async def _classified(self, item: int, candidate: Candidate) -> Candidate:
         """Step 2. Only a yes is a yes, as in the paper's code."""
-        labels = self._words.labels
+        labels, chat = self._words.labels, self._plan.chat
+        # A vocabulary that lacks a script's characters spells each of them in up to four tokens.
+        most = _LABEL_TOKENS if labels.yes.isascii() else 4 * _LABEL_TOKENS
         decoding = Decoding(
-            # A vocabulary that lacks a script's characters spells each of them in up to four tokens.
-            max_new_tokens=_LABEL_TOKENS if labels.yes.isascii() else 4 * _LABEL_TOKENS,
-            stop=("\n",),
+            max_new_tokens=_CHAT_LABEL_TOKENS if chat else most,
+            stop=() if chat else ("\n",),  # talk may come on a line before
             grammar=("regex", f" ({labels.yes}|{labels.no})") if self._plan.use_grammar else None,
         )
         assert candidate.instruction is not None
-        prompt = classification_prompt(self._words, self._shown.mixed, candidate.instruction)
+        prompt = classification_prompt(self._words, self._shown.mixed, candidate.instruction, chat=chat)
         completion = await self._complete(CLASSIFICATION, prompt, decoding, shown=self._shown.mixed, item=item)
-        answer = completion.text.strip()
+        text = continuation(completion.text, labels.classification) if chat else completion.text
+        answer = text.strip()
         is_classification = _says_yes(answer, labels)
         failure = None
         if self._plan.options["only_classification"] and not is_classification:
@@ -226,15 +260,20 @@ class _LaterSteps:
             else None,
         )
         assert candidate.instruction is not None
+        chat = self._plan.chat
         prompt = instances_prompt(
-            self._words, self._plan.language.name, shown, candidate.instruction, label_first=label_first
+            self._words,
+            self._plan.language.name,
+            shown,
+            candidate.instruction,
+            label_first=label_first,
+            chat=chat,
         )
         completion = await self._complete(INSTANCES, prompt, decoding, shown=shown, item=item)
-        instances, lost = labelled_instances(
-            completion.text,
-            prefilled=beginning(self._words, label_first),
-            cut_off=completion.finish_reason == FINISH_LENGTH,
-        )
+        begun = beginning(self._words, label_first)
+        text = continuation(completion.text, begun) if chat else completion.text
+        cut_off = completion.finish_reason == FINISH_LENGTH
+        instances, lost = labelled_instances(text, prefilled=begun, cut_off=cut_off)
         calls = (*candidate.calls, RECIPE.call(INSTANCES, item))
         return replace(candidate, instances=instances, lost=lost, calls=calls)
 
@@ -245,9 +284,11 @@ def _says_yes(answer: str, labels: Labels) -> bool:
     return first[: len(yes)] == yes
 
 
-def _frame(language: Language, domain: str | None) -> str:
+def _frame(language: Language, domain: str | None, chat: bool) -> str:
     words = wording.of(language)
-    return instructions_prompt(words, language.name, (), domain=domain, only_classification=True)
+    return instructions_prompt(
+        words, language.name, (), domain=domain, only_classification=True, chat_total=10 if chat else None
+    )
 
 
 def _draw_shown(deck: Deck, plan: Plan) -> _Shown:
@@ -304,10 +345,11 @@ def _line(task: Task) -> str:
 def _differences(settings: Mapping[str, Any]) -> str:
     penalty = settings["decoding"].get("frequency_penalty")
     instead = f"a frequency penalty of {penalty} stands in" if penalty else "nothing stands in"
-    return (
+    penalties = (
         "The paper's presence penalties (2 for instructions, 1.5 for instances) do not exist in "
         f"text-generation-inference; {instead} for them."
     )
+    return f"{penalties} {asked_in_chat(settings)}".rstrip()
 
 
 RECIPE = Recipe(

@@ -37,9 +37,11 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
     template = environment.from_string(assets.text("cards", TEMPLATE))
     drops: Counter[str] = Counter()
     lost: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     for round_ in manifest["rounds"]:
         drops.update(round_["drops"])
         lost.update(round_["lost_instances"])
+        failed.update(round_["failed"])
     grown = [round_ for round_ in manifest["rounds"] if not is_import(round_["settings"])]
     newest = {round_["settings"]["recipe"]: round_["settings"] for round_ in grown}
     used = [(recipe := recipes.named(name), recipe.differences(newest[name])) for name in newest]
@@ -50,6 +52,7 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
         manifest=manifest,
         drops=drops.most_common(),
         lost=lost.most_common(),
+        failed=failed.most_common(),
         grown=grown,
         settings_differ=any(settings != deciding[-1] for settings in deciding),
         counted=counted,

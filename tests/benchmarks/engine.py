@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from selfinstruct_hub import config, run
+from selfinstruct_hub import config, events, run
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.workspace import Workspace
 
@@ -32,11 +32,12 @@ def through_the_tool(folder: Path, requests: int) -> tuple[float, Path]:
     settings = config.with_overrides(workspace.settings(), {"tasks": 100_000})
     started = 0.0
 
-    def connected(*_: object) -> None:
+    def report(event: events.Event) -> None:
         nonlocal started
-        started = time.monotonic()
+        if isinstance(event, events.Connected):
+            started = time.monotonic()
 
-    run.grow(workspace, settings, max_requests=requests, hooks=run.Hooks(connected=connected))
+    run.grow(workspace, settings, max_requests=requests, hooks=run.Hooks(report=report))
     seconds = time.monotonic() - started
     with Pool.open(workspace.pool_file, read_only=True) as pool:
         tokens = sum(completion.generated_tokens or 0 for _, completion in pool.completions(1))

@@ -89,7 +89,8 @@ async def labels_of(
             seed=number,
             grammar=("regex", grammar) if settings["grammar"] else None,
         )
-        completion = await endpoint.complete(prompt, decoding)
+        async with endpoint.turn() as turn:
+            completion = await turn.complete(prompt, decoding)
         instances, _ = labelled_instances(
             completion.text,
             prefilled=self_instruct.beginning(words, label_first),

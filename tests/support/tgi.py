@@ -1,8 +1,9 @@
 """A server that speaks text-generation-inference's protocol over real HTTP, with scripted answers and faults.
 
 It stands in for a GPU server: /info and /generate as TGI 3 answers them, its validation included where a test
-relies on it. It runs in a thread of its own, so that clients in the test's process and in child processes
-reach it alike.
+relies on it; /v1/models and /v1/chat/completions in OpenAI's form; /chat_tokenize and /tokenize. Any route can be
+switched off, so that what is left is vLLM, llama.cpp, or a proxy that hides all but one. It runs in a thread of
+its own, so that clients in the test's process and in child processes reach it alike.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,9 +114,15 @@ def _sentence(rng: random.Random, chinese: bool) -> str:
     return f"A {rng.choice(WORDS)} beside the {rng.choice(WORDS)}, number {rng.randrange(10**6)}."
 
 
+GENERATE, CHAT, CHAT_TOKENIZE, TOKENIZE = "/generate", "/v1/chat/completions", "/chat_tokenize", "/tokenize"
+INFO, MODELS = "/info", "/v1/models"
+_FIRST_ID = 1  # of the token that begins a sequence
+
+
 @dataclass
 class Server:
-    """A running server. `requests` holds the bodies of /generate in the order they came."""
+    """A running server. `requests` holds the bodies of /generate in the order they came, `chats` those of the chat
+    route, `received` path and headers of everything."""
 
     answer: Answer = write_tasks
     api_key: str | None = None
@@ -140,20 +147,119 @@ class Server:
     requests: list[dict[str, Any]] = field(default_factory=list)
     most_in_flight: int = 0
     url: str = ""
+    chats: list[dict[str, Any]] = field(default_factory=list)
+    received: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    off: frozenset[str] | set[str] = frozenset()  # routes that answer 404
+    guarded: frozenset[str] | set[str] = frozenset({GENERATE, CHAT, CHAT_TOKENIZE, TOKENIZE})  # by `api_key`
+    # The entries of /v1/models; None: text-generation-inference's one. With entries, other models are refused.
+    models: list[dict[str, Any]] | None = None
+    # What the model's chat template puts before and behind the user's message; None: a base model, without one.
+    template: tuple[str, str] | None = None
+    beginning: str = ""  # the text of the token that begins every sequence, where the model has one
+    other_routes: dict[str, Any] = field(default_factory=dict)  # path to what a GET is answered, as JSON
     _in_flight: int = 0
 
     def app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_get("/info", self._info)
-        app.router.add_post("/generate", self._generate)
+        app = web.Application(middlewares=[self._gate])
+        app.router.add_get(INFO, self._info)
+        app.router.add_get(MODELS, self._models)
+        app.router.add_post(GENERATE, self._generate)
+        app.router.add_post(CHAT, self._chat)
+        app.router.add_post(CHAT_TOKENIZE, self._chat_tokenize)
+        app.router.add_post(TOKENIZE, self._tokenize)
+        for path in self.other_routes:
+            app.router.add_get(path, self._other_route)
         return app
+
+    @web.middleware
+    async def _gate(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        self.received.append((request.path, dict(request.headers)))
+        if request.path in self.off:
+            return web.Response(status=404)
+        wants_key = self.api_key is not None and request.path in self.guarded
+        if wants_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
+            return web.Response(status=401)
+        return await handler(request)
 
     async def _info(self, request: web.Request) -> web.Response:
         return web.json_response(self.info)
 
+    async def _other_route(self, request: web.Request) -> web.Response:
+        return web.json_response(self.other_routes[request.path])
+
+    async def _models(self, request: web.Request) -> web.Response:
+        model = self.info.get("model_id")
+        own = [{"id": model, "object": "model", "created": 0, "owned_by": model}]
+        return web.json_response({"object": "list", "data": own if self.models is None else self.models})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        number = len(self.chats)
+        self.chats.append(body)
+        if self.models is not None and body.get("model") not in [entry["id"] for entry in self.models]:
+            error = {"message": f"The model `{body.get('model')}` does not exist.", "type": "NotFoundError"}
+            return web.json_response({"error": error}, status=404)
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            await asyncio.sleep(self.delay(number))
+            if (response := self.fault(number)) is not None:
+                return response
+            prompt = body["messages"][-1]["content"]
+            text, reason = self.answer(prompt, {**body, "max_new_tokens": body.get("max_tokens")})
+        finally:
+            self._in_flight -= 1
+        ends = [at for stop in body.get("stop") or () if (at := text.find(stop)) >= 0]
+        if ends:  # these servers leave the stop out
+            text, reason = text[: min(ends)], "stop_sequence"
+        used = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "length" if reason == "length" else "stop",
+            "logprobs": None,
+        }
+        return web.json_response(
+            {
+                "object": "chat.completion",
+                "id": f"chat-{number}",
+                "created": 0,
+                "model": self.info.get("model_id"),
+                "system_fingerprint": "scripted",
+                "choices": [choice],
+                "usage": {**used, "total_tokens": sum(used.values())},
+            }
+        )
+
+    async def _chat_tokenize(self, request: web.Request) -> web.Response:
+        messages = (await request.json())["messages"]
+        if self.template is None:
+            error = {"error": "Template error: template not found", "error_type": "template_error"}
+            return web.json_response(error, status=422)
+        before, behind = self.template
+        text = before + messages[-1]["content"] + behind
+        return web.json_response({"tokenize_response": self._tokens(text), "templated_text": text})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        first = [{"id": _FIRST_ID, "text": "", "start": 0, "stop": 0}] if self.beginning else []
+        return web.json_response(first + self._tokens(body["inputs"]))
+
+    def _tokens(self, text: str) -> list[dict[str, Any]]:
+        """The text's words and what is between them as tokens, and its beginning where it has the model's."""
+        tokens = []
+        start = 0
+        if self.beginning and text.startswith(self.beginning):
+            start = len(self.beginning)
+            tokens = [{"id": _FIRST_ID, "text": self.beginning, "start": 0, "stop": start}]
+        for word in re.finditer(r"\w+|\W+", text[start:]):
+            ends = {"start": start + word.start(), "stop": start + word.end()}
+            tokens.append({"id": 100 + len(tokens), "text": word[0], **ends})
+        return tokens
+
     async def _generate(self, request: web.Request) -> web.StreamResponse:
-        if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
-            return web.Response(status=401)
         body = await request.json()
         number = len(self.requests)
         self.requests.append(body)

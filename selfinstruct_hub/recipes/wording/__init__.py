@@ -28,7 +28,8 @@ class Labels:
 
 @dataclass(frozen=True)
 class Wording:
-    """The texts of all prompts. Texts in braces are filled in: {total}, {language}, {domain}, {no_input}.
+    """The texts of all prompts. Texts in braces are filled in: {total}, {language}, {domain}, {no_input}, {yes},
+    {no}, {most}. Those that begin with `chat` ask a chat model to go on, above the line where its answer begins.
 
     `sentence` is a regular expression for one instruction, `opening` one for the first character of any other
     field; neither has bounded repetition, which grammar compilers expand until they hang.
@@ -45,6 +46,11 @@ class Wording:
     classification: str
     input_first: str
     label_first: str
+    chat_tasks: str
+    chat_instructions: str
+    chat_classification: str
+    chat_input_first: str
+    chat_label_first: str
 
 
 def of(language: Language) -> Wording:

@@ -63,4 +63,21 @@ For each classification task below there are worked examples in {language} with 
 comes first, then an input to which this label, and no other, belongs. As many of the task's labels as possible \
 appear, each once.
 """,
+    chat_tasks="""\
+Go on with this list up to number {total}, in exactly the same form. Begin where it breaks off below, and write \
+nothing but the list.
+""",
+    chat_instructions="""\
+Go on with this list up to number {total}, one task after the other. Begin where it breaks off below, and write \
+nothing but the list.
+""",
+    chat_classification="Is the last task a classification task? Answer with {yes} or {no} alone.\n",
+    chat_input_first="""\
+Write the worked examples of the last task, at most {most}, in exactly the same form as above. Begin where they \
+break off below, and write nothing else.
+""",
+    chat_label_first="""\
+Write the worked examples of the last task, at most {most}, each with a class label of its own, in exactly the \
+same form as above. Begin where they break off below, and write nothing else.
+""",
 )
