@@ -19,10 +19,13 @@ import pytest
 from aiohttp import web
 
 from selfinstruct_hub.cli import app
-from tests.support.tgi import Server, running, write_steps
+from selfinstruct_hub.cli.choices import duration
+from selfinstruct_hub.errors import UsageError
+from tests.support.tgi import CHAT, GENERATE, MODELS, Server, running, write_steps
 
 ROOT = Path(__file__).parents[1]
 SEEDS = ROOT / "seeds" / "en.jsonl"
+NOWHERE = "http://127.0.0.1:9"
 
 
 def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -93,30 +96,56 @@ def test_a_cap_exits_with_3_and_says_how_to_go_on(space: Path) -> None:
     assert json.loads(command("status", space, "--json").stdout)["versions"] == ["v1.0.0"]
 
 
-def test_ctrl_c_exits_with_130_and_the_next_start_goes_on(space: Path) -> None:
-    with running(Server(delay=lambda n: 0.2 if n < 4 else 30)) as server:
-        child = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "selfinstruct_hub", "grow", str(space), "--tasks", "50"),
-                *("--endpoint", server.url, "--concurrency", "4"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and len(server.requests) < 8:
-            time.sleep(0.05)
+def start(space: Path, server: Server, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "selfinstruct_hub", "grow", str(space), "--endpoint", server.url, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        cwd="/",
+    )
+
+
+def wait_for(server: Server, requests: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(server.requests) < requests:
+        time.sleep(0.02)
+    assert len(server.requests) >= requests
+
+
+def test_ctrl_c_finishes_what_is_in_flight_and_the_next_start_goes_on(space: Path) -> None:
+    with running(Server(delay=lambda n: 0.1 if n < 4 else 1.5)) as server:
+        child = start(space, server, "--tasks", "50", "--concurrency", "4")
+        wait_for(server, 8)
         child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=30)
+        output, errors = child.communicate(timeout=30)
         assert child.returncode == 130, errors
         assert "Traceback" not in errors
-        assert f"`selfinstruct-hub grow {space}` goes on" in errors
-        kept = json.loads(command("status", space, "--json").stdout)
-        assert kept["tasks"] > 0
+        assert re.search(r"finishing 4 in flight, 60 s at most; once more stops at once", errors)
+        assert re.search(rf"`selfinstruct-hub grow {space}` goes on \(\d+ of 50 tasks in round 1\)", errors)
+        assert re.search(r"^ +1  v1\.0\.0 ", output, re.MULTILINE)  # the figures of what is kept
+        assert len(server.requests) == 8
+    kept = json.loads(command("status", space, "--json").stdout)
+    assert kept["tasks"] > 0
+    assert sum(round_["requests"] + round_["unjudged"] for round_ in kept["rounds"]) == 8
     with running(Server()) as server:
         assert command("grow", space, "--tasks", "50", "--endpoint", server.url).returncode == 0
     assert json.loads(command("status", space, "--json").stdout)["tasks"] == 50
+
+
+def test_a_second_ctrl_c_stops_at_once(space: Path) -> None:
+    with running(Server(delay=lambda n: 0.1 if n < 4 else 30)) as server:
+        child = start(space, server, "--tasks", "50", "--concurrency", "4")
+        wait_for(server, 8)
+        child.send_signal(signal.SIGINT)
+        assert child.stderr is not None
+        while "finishing 4 in flight" not in (line := child.stderr.readline()):
+            assert line, "it ended"
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=10)
+    assert child.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert f"`selfinstruct-hub grow {space}` goes on" in errors
 
 
 def test_kill_9_and_the_same_command_give_the_release_of_an_uninterrupted_run(tmp_path: Path) -> None:
@@ -292,9 +321,34 @@ MISTAKES: dict[str, tuple[Any, list[str], int, str]] = {
     ),
     "an unknown protocol": (
         lambda p: None,
-        ["grow", "{w}", "--api", "openai"],
+        ["grow", "{w}", "--api", "grpc"],
         2,
-        "--api: expected auto or tgi, got 'openai'",
+        "--api: expected auto, tgi or openai, got 'grpc'",
+    ),
+    "a time that is none": (
+        lambda p: None,
+        ["grow", "{w}", "--max-time", "soon"],
+        2,
+        "--max-time: expected a time such as 90m, 8h, 1h30m or 3600s, got 'soon'",
+    ),
+    "an amount that is none": (
+        lambda p: None,
+        ["grow", "{w}", "--max-cost", "nan"],
+        2,
+        "--max-cost: expected an amount above 0, such as 2.50, got 'nan'",
+    ),
+    "a limit to the cost without prices": (
+        lambda p: None,
+        ["grow", "{w}", "--max-cost", "2"],
+        2,
+        "--max-cost needs to know what tokens cost: set `prices.prompt` and `prices.generated` in "
+        "selfinstruct.yaml, for a million tokens each",
+    ),
+    "an address twice": (
+        lambda p: None,
+        ["grow", "{w}", "--endpoint", "http://gpu:1", "--endpoint", "http://gpu:1/"],
+        2,
+        "`endpoint.url`: an address is given twice",
     ),
     "a new workspace of an unknown recipe": (
         lambda p: None,
@@ -463,9 +517,9 @@ def test_endpoints_that_refuse(space: Path) -> None:
             assert "wrong-secret" not in done.stderr + done.stdout
         key = {"SELFINSTRUCT_API_KEY": "right"}
         assert command("grow", space, "--tasks", "2", "--endpoint", server.url, **key).returncode == 0
-    with running(Server(info={"a": 1})) as server:
+    with running(Server(info={"a": 1}, off={GENERATE, CHAT, MODELS})) as server:
         done = command("grow", space, "--endpoint", server.url)
-        assert "is not text-generation-inference" in said(done)
+        assert "is neither text-generation-inference nor OpenAI-compatible" in said(done)
 
 
 def test_a_workspace_in_use(space: Path) -> None:
@@ -475,22 +529,6 @@ def test_a_workspace_in_use(space: Path) -> None:
         done = command("grow", space, "--tasks", "2", "--endpoint", server.url)
     assert "another process is working on this workspace" in said(done)
     assert done.returncode == 1
-
-
-def test_doctor_says_what_is_wrong(space: Path) -> None:
-    def answer(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
-        return " Paris", "length"
-
-    with running(Server(answer=answer)) as server:
-        good = command("doctor", space, "--endpoint", server.url)
-        assert good.returncode == 0, good.stdout
-        assert "serves test/scripted, context 8192 tokens, 128 requests at a time, no key sent" in good.stdout
-        assert "175 seed tasks" in good.stdout
-    write(space / "selfinstruct.yaml", "tasks: x\n")
-    bad = command("doctor", space, "--endpoint", "http://127.0.0.1:9")
-    assert bad.returncode == 1
-    assert re.search(r"^FAIL  workspace: .*`tasks`", bad.stdout, re.MULTILINE)
-    assert re.search(r"^FAIL  endpoint: http://127.0.0.1:9 cannot be reached", bad.stdout, re.MULTILINE)
 
 
 def test_output_pipes(space: Path) -> None:
@@ -534,6 +572,146 @@ def test_an_endpoint_that_refuses_a_step_is_a_failure(space: Path) -> None:
     assert done.returncode == 1
     assert re.search(r"^stopped: the endpoint has refused 20 requests of the step `.*`", done.stderr, re.MULTILINE)
     assert "; 0 of 90 tasks in round 1; everything is kept." in done.stderr
+
+
+def test_an_endpoint_that_fails_again_and_again_is_a_failure(space: Path) -> None:
+    settings = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
+    write(space / "selfinstruct.yaml", re.sub(r"attempts: \d+", "attempts: 1", settings))
+    with running(Server(fault=lambda number: web.Response(status=500) if number > 4 else None)) as server:
+        done = command("grow", space, "--tasks", "90", "--endpoint", server.url)
+    assert done.returncode == 1
+    assert re.search(r"^stopped: \d+ of the last \d+ requests failed for good, .*", done.stderr, re.MULTILINE)
+    assert re.search(r"; \d+ of 90 tasks in round 1; everything is kept\. Mend the endpoint", done.stderr)
+    assert re.search(r"^draw \d+, step tasks: given up after 1 try, server error \(HTTP 500\)", done.stderr, re.M)
+    assert json.loads(command("status", space, "--json").stdout)["tasks"] > 0
+
+
+@pytest.mark.parametrize("option", ["--max-time", "--max-cost"])
+def test_time_and_money_stop_a_run(space: Path, option: str) -> None:
+    settings = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
+    priced = settings.replace("prompt: null ", "prompt: 100 ").replace("generated: null ", "generated: 100 ")
+    write(space / "selfinstruct.yaml", priced)
+    limit = {"--max-time": "1s", "--max-cost": "1"}[option]
+    with running(Server(delay=lambda number: 0.2)) as server:
+        arguments = ("--tasks", "900", "--concurrency", "2", "--endpoint", server.url)
+        done = command("grow", space, *arguments, option, limit)
+        assert done.returncode == 3, done.stderr
+        assert re.search(rf"stopped by {option} with \d+ of 900 tasks in round 1; everything is kept", done.stderr)
+        assert f"start again with a higher {option} to go on" in done.stderr
+        asked = len(server.requests)
+        assert 0 < asked < 30
+        again = command("grow", space, *arguments, option, limit)  # both count what came before
+        assert again.returncode == 3
+        assert len(server.requests) == asked
+    (round_,) = json.loads(command("status", space, "--json").stdout)["rounds"]
+    if option == "--max-cost":
+        assert sum(round_["tokens"].values()) * 100 / 1e6 <= 1
+
+
+def test_several_endpoints_share_the_load(space: Path) -> None:
+    with running(Server(delay=lambda n: 0.02)) as one, running(Server(delay=lambda n: 0.02)) as two:
+        both = ("--endpoint", one.url, "--endpoint", two.url)
+        done = command("grow", space, "--tasks", "60", *both)
+        assert done.returncode == 0, done.stderr
+        assert min(len(one.requests), len(two.requests)) > 3
+        for server in (one, two):
+            assert f"{server.url}: test/scripted (tgi " in done.stderr
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    """Standard error of --log-json: nothing but objects, each with its time."""
+    found = [json.loads(line) for line in text.splitlines()]
+    for one in found:
+        assert list(one)[:2] == ["time", "event"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", one["time"])
+    return found
+
+
+def test_log_json_is_json_from_the_first_line_to_the_last(space: Path) -> None:
+    busy = json.dumps({"error": "Model is overloaded", "error_type": "overloaded"})
+    server = Server(fault=lambda number: web.Response(status=429, text=busy) if number == 1 else None)
+    with running(server):
+        arguments = ("--rounds", "2", "--tasks", "40", "--log-json", "--endpoint", server.url)
+        done = command("grow", space, *arguments)
+        assert done.returncode == 0, done.stderr
+        found = lines_of(done.stderr)
+        names = [one["event"] for one in found]
+        assert names[0] == "connected"
+        assert found[0]["model"] == "test/scripted"
+        assert names[-1] == "stopped"
+        assert {key: found[-1][key] for key in ("reason", "exit_code")} == {"reason": "done", "exit_code": 0}
+        assert {"answered", "judged", "retried", "progress", "forecast", "round_finished"} <= set(names)
+        status = json.loads(command("status", space, "--json").stdout)
+        for round_ in status["rounds"]:
+            of_round = [one for one in found if one.get("round") == round_["round"]]
+            judged = [one for one in of_round if one["event"] == "judged"]
+            assert sum(one["accepted"] for one in judged) == round_["tasks"] == 40
+            assert sum(one["candidates"] for one in judged) == round_["candidates"]
+            answered = [one for one in of_round if one["event"] == "answered"]
+            assert len(answered) == round_["requests"] + round_["unjudged"]
+            last = [one for one in of_round if one["event"] == "progress"][-1]
+            assert (last["accepted"], last["wanted"], last["drops"]) == (40, 40, round_["drops"])
+        retried = next(one for one in found if one["event"] == "retried")
+        assert (retried["reason"], retried["said"]) == ("overloaded", "HTTP 429: Model is overloaded")
+        finished = [one for one in found if one["event"] == "round_finished"]
+        assert [Path(one["release"]).name for one in finished] == ["v1.0.0", "v1.1.0"]
+        assert "v1.1.0" in done.stdout  # the result is where it always is
+
+        stopped = command("grow", space, *arguments, "--max-requests", "2")
+    assert stopped.returncode == 3
+    last = lines_of(stopped.stderr)[-1]
+    assert (last["event"], last["reason"], last["exit_code"]) == ("stopped", "--max-requests", 3)
+    assert "everything is kept" in last["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--endpoint", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9 cannot be reached"),
+        (["--max-time", "never"], 2, "--max-time: expected a time"),
+        (["--recipe", "水果"], 2, "--recipe: expected alpaca or self-instruct"),
+        (["--tasks", "many"], 2, "--tasks"),
+        (["--bogus"], 2, "--bogus"),
+    ],
+)
+def test_mistakes_are_json_too(space: Path, arguments: list[str], code: int, expected: str) -> None:
+    done = command("grow", space, *arguments, "--log-json", PYTHONIOENCODING="ascii")
+    assert done.returncode == code
+    error, stopped = lines_of(done.stderr)[-2:]
+    assert expected in error["message"]
+    assert (error["event"], error["exit_code"]) == ("error", code)
+    assert (stopped["event"], stopped["reason"], stopped["exit_code"]) == ("stopped", "error", code)
+
+
+def test_one_by_one_every_request_and_every_draw_has_a_line(space: Path) -> None:
+    with running(Server(answer=write_steps)) as server:
+        arguments = ("--tasks", "5", "--recipe", "self-instruct", "--concurrency", "1", "--endpoint", server.url)
+        done = command("grow", space, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert server.most_in_flight == 1
+    requests = re.findall(r"^draw (\d+), step (\w+), request \d+: .* in, .* out, .* s, (.*)$", done.stderr, re.M)
+    assert len(requests) == len(server.requests)
+    assert {step for _, step, _ in requests} == {"instructions", "classification", "instances"}
+    assert {"ended by itself", "cut off by the token limit"} >= {ended for *_, ended in requests}
+    draws = re.findall(r"^draw (\d+): (\d+) of (\d+) candidates? accepted", done.stderr, re.MULTILINE)
+    assert [int(number) for number, *_ in draws] == list(range(len(draws)))
+    assert sum(int(accepted) for _, accepted, _ in draws) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90m", 5400), ("8h", 28800), ("1h30m", 5400), ("3600s", 3600), ("45", 45), ("1.5h", 5400), ("1d 2H", 93600)],
+)
+def test_times(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0s", "h", "m30", "1h30", "-5m", "5 minutes", "1h1h", "1e3", "inf", "nan"]
+)
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-time: expected a time such as 90m, 8h, 1h30m or 3600s"):
+        duration(text)
 
 
 def test_saturation_at_the_end_of_a_run_is_told(space: Path) -> None:
@@ -600,7 +778,7 @@ def test_what_is_typed_for_seeds_is_relative_to_the_working_directory(tmp_path: 
 def test_languages_with_subtags_and_names_of_their_own(tmp_path: Path) -> None:
     for code, seeds in (("zh-TW", "60 seed tasks"), ("EN", "175 seed tasks")):
         assert command("init", tmp_path / code, "--language", code).returncode == 0
-        assert seeds in command("doctor", tmp_path / code).stdout
+        assert seeds in command("doctor", tmp_path / code, "--endpoint", NOWHERE).stdout
     done = command(
         *("init", tmp_path / "tlh", "--language", "tlh", "--language-name", "Klingon", "--seeds", SEEDS)
     )
@@ -644,7 +822,7 @@ def test_output_is_utf_8_whatever_the_locale(chinese: Path, encoding: str) -> No
     done = command("import", chinese, chinese.parent / "more.jsonl", **locale)
     assert f"released as {chinese / 'releases'}" in done.stdout
     assert "2 tasks accepted" in command("status", chinese, **locale).stdout
-    assert f"workspace: {chinese}" in command("doctor", chinese, **locale).stdout
+    assert f"workspace: {chinese}" in command("doctor", chinese, "--endpoint", NOWHERE, **locale).stdout
     exported = command("export", chinese, "-", "--format", "all_generated_instances", **locale)
     assert json.loads(exported.stdout.splitlines()[0])["output"] == CHINESE["output"]
     if encoding != "utf-16":  # which standard error is left in

@@ -1,11 +1,17 @@
-"""What several commands share: the choices that there are, the root of the commands, a line on standard error.
+"""What several commands share: the choices that there are, the root of the commands, lines on standard error.
 
 Known here without importing what has them, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import re
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +21,7 @@ from selfinstruct_hub.errors import UsageError
 
 STOPPED_EARLY = 3
 INTERRUPTED = 130
+LOG_JSON = "--log-json"
 
 app = typer.Typer(
     name="selfinstruct-hub",
@@ -32,7 +39,7 @@ EXAMPLE = "[bold]Example:[/bold] "
 
 # What there is to choose from, known here without importing what has it.
 RECIPES = ("alpaca", "self-instruct")
-APIS = ("auto", "tgi")
+APIS = ("auto", "tgi", "openai")
 FORMATS = {
     "Self-Instruct": (
         "seed_tasks",
@@ -67,9 +74,70 @@ def choice(names: Sequence[str], *, metavar: str, help: str, **more: Any) -> Any
     return typer.Option(metavar=metavar, help=help, callback=check, autocompletion=complete, **more)
 
 
+def duration(text: str) -> float:
+    """Seconds of what --max-time takes: 90m, 8h, 1h30m, 3600s, 2d; a plain number is seconds."""
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
+    whole = re.fullmatch(r"(?:(?:\d+(?:\.\d+)?[dhms])+|\d+(?:\.\d+)?)", text.strip().lower().replace(" ", ""))
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", whole[0]) if whole else []
+    seconds = sum(float(number) * units[unit] for number, unit in parts)
+    if not (0 < seconds < math.inf) or len({unit for _, unit in parts}) < len(parts):
+        raise UsageError(f"--max-time: expected a time such as 90m, 8h, 1h30m or 3600s, got {text!r}")
+    return seconds
+
+
+def amount(text: str) -> float:
+    """What --max-cost takes: an amount of money."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UsageError(f"--max-cost: expected an amount above 0, such as 2.50, got {text!r}")
+    return value
+
+
 def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
+class Log:
+    """Standard error, where everything goes that is no result: as text, or as lines of JSON for --log-json."""
+
+    def __init__(self) -> None:
+        self.json = False
+        self._lock = threading.Lock()  # figures are written by a thread of their own
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """One line of JSON, in ASCII, so that it is one whatever the locale; the time is added."""
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = json.dumps({"time": now, **values}, default=str)
+        with self._lock:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+
+log = Log()
+
+
 def warn(text: str) -> None:
-    typer.echo(text, err=True)
+    if log.json:
+        log.write({"event": "notice", "text": text})
+    else:
+        typer.echo(text, err=True)
+
+
+def fail(message: str, exit_code: int) -> None:
+    """Says what ended the command."""
+    if log.json:
+        log.write({"event": "error", "message": message, "exit_code": exit_code})
+        stopped("error", message, exit_code)
+    else:
+        typer.echo(f"error: {message}", err=True)
+
+
+def stopped(reason: str, message: str, exit_code: int) -> None:
+    """The last line of a run: why it ended. `reason` is for programs; an empty message is nothing to say."""
+    if log.json:
+        log.write({"event": "stopped", "reason": reason, "exit_code": exit_code, "message": message})
+    elif message:
+        typer.echo(message, err=True)

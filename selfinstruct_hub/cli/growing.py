@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,14 +13,18 @@ from selfinstruct_hub.cli.choices import (
     APIS,
     EXAMPLE,
     INTERRUPTED,
+    LOG_JSON,
     RECIPES,
     SEED_COLUMNS,
     STOPPED_EARLY,
     Directory,
+    amount,
     app,
     choice,
+    duration,
     listed,
-    warn,
+    log,
+    stopped,
 )
 from selfinstruct_hub.errors import UsageError
 
@@ -112,11 +116,14 @@ def grow(
         int | None, typer.Option(min=1, help="Accepted tasks that complete a round.", show_default="100")
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where to ask.", show_default="the embedded engine")
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Where to ask; several share the load.", show_default="the embedded engine"
+        ),
     ] = None,
     api: Annotated[
         str | None,
-        choice(APIS, metavar="auto|tgi", help="Protocol of the endpoint.", show_default="auto"),
+        choice(APIS, metavar="auto|tgi|openai", help="Protocol of the endpoint.", show_default="auto"),
     ] = None,
     model: Annotated[
         str | None,
@@ -128,12 +135,32 @@ def grow(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every draw follows from it.", show_default="42")] = None,
     concurrency: Annotated[
-        str | None, typer.Option(metavar="auto|N", help="Requests in flight.", show_default="auto")
+        str | None,
+        typer.Option(
+            metavar="auto|N", help="Requests in flight; 1: one by one, and a line for each.", show_default="auto"
+        ),
     ] = None,
     max_requests: Annotated[
         int | None, typer.Option(min=1, help="Stop at so many answers; failed tries do not count.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are spent.")] = None,
+    max_time: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration, metavar="TIME", help="Ask for nothing more after so long: 90m, 8h, 1h30m, 3600s."
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            parser=amount,
+            metavar="AMOUNT",
+            help="Stop before so much money is spent, by the prices in selfinstruct.yaml.",
+        ),
+    ] = None,
+    log_json: Annotated[
+        bool, typer.Option(LOG_JSON, help="Standard error in lines of JSON, one for every event.")
+    ] = False,
 ) -> None:
     """Add rounds of exactly TASKS accepted tasks, each frozen as DIR/releases/vX.Y.Z.
 
@@ -141,9 +168,10 @@ def grow(
 
     Exit code 3: a budget or saturation stopped it early, and everything is kept.
     """
+    log.json = log_json
     from selfinstruct_hub import config, run
-    from selfinstruct_hub.release.card import counted
-    from selfinstruct_hub.show import RunView, print_status
+    from selfinstruct_hub.endpoint.budget import check_prices
+    from selfinstruct_hub.show import print_status, view_of
     from selfinstruct_hub.status import status as status_of
     from selfinstruct_hub.workspace import Workspace
 
@@ -154,44 +182,34 @@ def grow(
             "tasks": tasks,
             "recipe": recipe,
             "seed": seed,
-            "endpoint.url": endpoint,
+            "endpoint.url": endpoint if endpoint and len(endpoint) > 1 else endpoint[0] if endpoint else None,
             "endpoint.api": api,
             "endpoint.model": model,
             "endpoint.concurrency": concurrency,
         },
     )
+    check_prices(max_cost, settings.prices)
     try:
-        with RunView() as view:
+        with view_of(settings, log.write if log_json else None) as view:
             if settings.endpoint.url is None:
                 view.say("no endpoint is set: starting the embedded engine")
-
-            def connected(server: Any, in_flight: int) -> None:
-                view.say(
-                    f"{server.model} ({server.kind} {server.version}), {counted(in_flight, 'request')} in flight "
-                    "at most"
-                )
-
-            def finished(result: run.Finished) -> None:
-                outcome = result.outcome
-                if result.release is not None:
-                    view.say(
-                        f"round {outcome.round.number}: {counted(outcome.accepted, 'task')}, released as "
-                        f"{result.release}"
-                    )
-
             results = run.grow(
                 workspace,
                 settings,
                 rounds=rounds,
                 max_requests=max_requests,
                 max_tokens=max_tokens,
-                hooks=run.Hooks(connected=connected, observe=view.observe, notice=view.say, finished=finished),
+                max_seconds=max_time,
+                max_cost=max_cost,
+                hooks=run.Hooks(report=view.report, observe=view.observe, notice=view.say, finished=view.finished),
             )
     except KeyboardInterrupt:
-        _interrupted(directory)
+        stopped("interrupt", _INTERRUPTED.format(directory=directory), INTERRUPTED)
+        raise typer.Exit(INTERRUPTED) from None
     print_status(status_of(workspace))
-    if results:
-        _say_how_it_ended(results[-1].outcome, settings)
+    reason, message, code = how_it_ended(results[-1].outcome, settings, directory) if results else ("done", "", 0)
+    stopped(reason, message, code)
+    raise typer.Exit(code)
 
 
 @app.command(epilog=EXAMPLE + "selfinstruct-hub status my-tasks --json | jq .rows")
@@ -214,41 +232,45 @@ def status(
         print_status(found)
 
 
-def _say_how_it_ended(outcome: RoundOutcome, settings: Settings) -> None:
-    """Says why a run ended where it did, and exits with the code for it. Nothing where it is simply done."""
+_INTERRUPTED = "interrupted; what was answered is kept: `selfinstruct-hub grow {directory}` goes on"
+
+
+def how_it_ended(outcome: RoundOutcome, settings: Settings, directory: Path) -> tuple[str, str, int]:
+    """Why a run ended where it did: (reason, in words, exit code). No words where it is simply done."""
     from selfinstruct_hub import grow
     from selfinstruct_hub.release.card import counted
 
     limit = outcome.limit
     done = f"{outcome.accepted:,} of {counted(outcome.round.wanted, 'task')} in round {outcome.round.number}"
     if limit is None:
-        if outcome.detail:
-            warn(f"note: saturation: {outcome.detail}; the next grow stops at once")
-        return
-    if limit == grow.REFUSED:
-        warn(
+        note = f"note: saturation: {outcome.detail}; the next grow stops at once" if outcome.detail else ""
+        return "done", note, 0
+    if limit == grow.INTERRUPT:
+        return limit, f"{_INTERRUPTED.format(directory=directory)} ({done})", INTERRUPTED
+    if limit in (grow.REFUSED, grow.FAILING):
+        text = (
             f"stopped: {outcome.detail}; {done}; everything is kept. Mend the endpoint, then the same command "
             "goes on"
         )
-        raise typer.Exit(1)
+        return limit, text, 1
     if limit == grow.SATURATION:
-        warn(
+        text = (
             f"stopped by saturation: {outcome.detail}. Everything is kept; other seeds, another model or "
             "another domain bring new tasks, and the limits are under `saturation` in selfinstruct.yaml"
         )
     elif limit == grow.BARREN:
-        warn(
+        text = (
             f"stopped: {counted(settings.max_barren_requests or 0, 'request')} in a row brought no accepted task; "
             f"{done}; everything is kept. Look at what was dropped above; another model, more seeds or other "
             "settings may help"
         )
     else:
         release = f", or with --tasks {outcome.accepted} to release the round as it is" if outcome.accepted else ""
-        warn(
+        text = (
             f"stopped by {limit} with {done}; everything is kept: start again with a higher {limit} to go on"
             f"{release}"
         )
-    raise typer.Exit(STOPPED_EARLY)
+    return limit, text, STOPPED_EARLY
 
 
 def _seed_columns(given: Sequence[str]) -> dict[str, str | None]:
@@ -282,8 +304,3 @@ def _seeds_setting(seeds: str, directory: Path) -> str:
         return os.path.relpath(path, directory.resolve())
     except ValueError:  # another drive on Windows
         return str(path)
-
-
-def _interrupted(directory: Path) -> NoReturn:
-    warn(f"interrupted; what was answered is kept: `selfinstruct-hub grow {directory}` goes on")
-    raise typer.Exit(INTERRUPTED)

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from selfinstruct_hub.cli.choices import app, warn
+from selfinstruct_hub.cli.choices import LOG_JSON, app, fail, log
 from selfinstruct_hub.errors import SelfInstructError
 
 
@@ -27,17 +27,33 @@ class _Output(io.FileIO):
 
 def main() -> None:
     """Entry point: errors that a user can mend become one line and an exit code."""
+    log.json = LOG_JSON in sys.argv[1:]  # from the first mistake on, also where it is on the command line
     try:
         open_output()
         try:
-            app()
+            _run()
         finally:
             sys.stdout.flush()
     except SelfInstructError as error:
-        warn(f"error: {error}")
+        fail(str(error), error.exit_code)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe went away (`| head`)
         sys.exit(1)
+
+
+def _run() -> None:
+    if not log.json:
+        app()
+        return
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        # Typer's own mistakes are told in a box otherwise. They have a base class in whichever click it brings.
+        if not hasattr(error, "format_message"):
+            raise
+        fail(error.format_message(), getattr(error, "exit_code", 2))
+        code = getattr(error, "exit_code", 2)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def open_output() -> None:

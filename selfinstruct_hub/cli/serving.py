@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from selfinstruct_hub.cli.choices import (
+    APIS,
     EXAMPLE,
     app,
+    choice,
 )
 
 
@@ -39,17 +41,34 @@ def doctor(
         Path | None, typer.Argument(metavar="[DIR]", help="A workspace to look at.", show_default=False)
     ] = None,
     endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Where to ask; once for each.", show_default="the workspace's, or the engine"
+        ),
+    ] = None,
+    api: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where to ask.", show_default="the workspace's, or the engine"),
+        choice(APIS, metavar="auto|tgi|openai", help="Protocol of the endpoint.", show_default="auto"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The model the endpoint must serve; without one, weights (path or id)."),
     ] = None,
 ) -> None:
-    """Check workspace, disk, endpoint, engine and Hub, and say what to do."""
-    from selfinstruct_hub.doctor import examine
+    """Check workspace, disk, endpoint, engine and Hub, and say what to do.
+
+    An endpoint is asked what it is and what it takes, and for four short answers.
+    """
+    from selfinstruct_hub.doctor import Finding, examine
     from selfinstruct_hub.show import print_finding
 
     failed = False
-    for finding in examine(directory, endpoint):
+
+    def tell(finding: Finding) -> None:
+        nonlocal failed
         print_finding(finding)
         failed = failed or finding.ok is False
+
+    examine(directory, tell, endpoints=endpoint or (), api=api, model=model)
     if failed:
         raise typer.Exit(1)

@@ -1,119 +1,27 @@
-"""What a person sees of a run: a live line on a terminal, plain lines from time to time elsewhere, tables.
-
-Progress goes to standard error, results to standard output, so that output pipes.
-"""
+"""Results on standard output: the status, what became of an import, findings. Every figure at any width."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.table import Table
 
-from selfinstruct_hub import grow
 from selfinstruct_hub.doctor import Finding
 from selfinstruct_hub.exchange import Imported
 from selfinstruct_hub.release.card import counted
+from selfinstruct_hub.show.pieces import console_of
 
-_SECONDS_BETWEEN_LINES = 10.0
 _PIPE_WIDTH = 100_000
 _GAP = 2  # between columns
 _TEXTS = ("version", "state", "recipe", "step")  # columns that are set left
 _DROPPED = "dropped because"
 _LOST = "instances dropped from accepted tasks"
-
-
-class RunView:
-    """Shows the progress of a run. Use as a context manager; `observe` is the hook."""
-
-    def __init__(self) -> None:
-        self._console = _console(sys.stderr)
-        self._live: Progress | None = None
-        self._bar: Any = None
-        self._round = 0
-        self._last_line = 0.0
-
-    def __enter__(self) -> RunView:
-        if self._console.is_terminal:
-            self._live = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                # Two lines rather than a cut one.
-                TextColumn("{task.fields[rest]}", table_column=Column(overflow="fold")),
-                TimeElapsedColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._console.print(text, soft_wrap=True)
-
-    def observe(self, progress: grow.Progress) -> None:
-        rest = (
-            f"{counted(progress.candidates, 'candidate')}, {counted(progress.requests, 'answer')}, "
-            f"{progress.in_flight} in flight, {counted(progress.generated_tokens, 'token')}"
-        )
-        if self._live:
-            if progress.round != self._round:
-                if self._bar is not None:
-                    self._live.remove_task(self._bar)
-                self._bar = self._live.add_task("", total=progress.wanted, rest="")
-            self._live.update(
-                self._bar, completed=progress.accepted, description=f"round {progress.round}", rest=rest
-            )
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            done = f"{progress.accepted:,} of {counted(progress.wanted, 'task')}"
-            self.say(f"round {progress.round}: {done}; {rest}")
-        self._round = progress.round
-
-
-class CountView:
-    """Shows how many of a known number are done, on a terminal. Use as a context manager."""
-
-    def __init__(self, what: str) -> None:
-        console = _console(sys.stderr)
-        self._progress = Progress(
-            TextColumn(what),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._bar: Any = None
-
-    def __enter__(self) -> CountView:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def observe(self, done: int, total: int) -> None:
-        if self._bar is None:
-            self._bar = self._progress.add_task("", total=total)
-        self._progress.update(self._bar, completed=done)
+_FAILED = "requests given up because"
 
 
 def print_import(result: Imported) -> None:
@@ -167,7 +75,7 @@ def print_status(status: dict[str, Any]) -> None:
                 if stage["drops"]:
                     reasons = ", ".join(f"{reason} {count:,}" for reason, count in stage["drops"].items())
                     console.print(f"dropped in round {round_['round']}, {name}: {reasons}")
-    for title, key in ((_DROPPED, "drops"), (_LOST, "lost_instances")):
+    for title, key in ((_DROPPED, "drops"), (_LOST, "lost_instances"), (_FAILED, "failed")):
         if any(round_[key] for round_ in rounds):
             console.print()
             _print_reasons(console, title, {round_["round"]: round_[key] for round_ in rounds})
@@ -262,9 +170,4 @@ def _blocks(rows: Sequence[Mapping[str, str]], keys: Sequence[str], width: int) 
 
 def _output() -> Console:
     # A pipe has no width: there, every table is one table and every line one line.
-    return _console(sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-
-
-def _console(file: TextIO, width: int | None = None) -> Console:
-    """Prints texts as they are: paths and names may hold what looks like markup."""
-    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+    return console_of(sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
