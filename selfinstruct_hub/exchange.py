@@ -88,9 +88,9 @@ def import_file(
         )
         judge = Judge.resumed(pool, round_)
         verdicts: list[Verdict] = []
-        for position, candidate in enumerate(candidates):
-            verdicts.append(judge.verdict(0, position, candidate))
-            observe(position + 1, len(candidates))
+        for verdict in judge.verdicts(0, candidates):
+            verdicts.append(verdict)
+            observe(len(verdicts), len(candidates))
         accepted = [verdict.task for verdict in verdicts if verdict.task]
         result = Imported(
             format=file.format,

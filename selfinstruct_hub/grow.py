@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,6 +41,7 @@ _SLACK = 1.25
 # Draws that may wait for an earlier one's verdict, for each request in flight: the longest answers take many
 # times as long as most, and nothing may stand idle behind one.
 _MOST_AHEAD = 32
+_MOST_JUDGED_AT_ONCE = 16
 _GRACE_SECONDS = 5.0  # for answers in flight when the endpoint has failed for good
 _OBSERVE_SECONDS = 1.0  # a view is told how things are, even where nothing comes
 SATURATION = "saturation"
@@ -129,11 +130,10 @@ async def grow_round(
     running: dict[int, asyncio.Task[list[Candidate]]] = {}
     try:
         while progress.accepted < round_.wanted:
-            ended = any(_ended(task) for task in running.values())
             ahead = _draws_needed(progress, number, a_draw_brings, endpoint.capacity) + len(draws.failures)
-            while not ended and len(running) < ahead and draws.asked < endpoint.capacity:
+            while not draws.ended and len(running) < ahead and draws.hungry:
                 # A draw that the budget cannot bring to its end would only be begun.
-                if running and budget.requests_left < draws.requests * (len(running) + 1):
+                if running and budget.requests_left < draws.requests * (draws.unfinished + 1):
                     break
                 following = number + len(running)
                 running[following] = draws.start(following)
@@ -146,16 +146,13 @@ async def grow_round(
                 break
             # A failure is recorded once the endpoint has answered something else: what it never answers because
             # it is down is asked for again when it is up.
-            doubtful = draws.doubtful(number) and any(not task.done() for task in running.values())
-            if doubtful or not running[number].done():
+            if not running[number].done() or (draws.unfinished and draws.doubtful(number)):
                 await draws.changed()
                 continue
             try:
                 if draws.doubtful(number) and (reached := _budget_reached(running.values())):
                     raise reached
-                candidates = running.pop(number).result()
-            except RequestFailedError:
-                candidates = []  # the draw's first request; what is known of it is in `failures`
+                ready = _ready(running, number, draws)
             except BudgetReached as reached:
                 limit = reached.limit
                 # What is in flight is paid for: it ends by itself, since nothing more is granted.
@@ -165,17 +162,24 @@ async def grow_round(
                 await _let_finish(running.values(), _GRACE_SECONDS)
                 raise
             # In a thread: a large pool must not keep the answers waiting that come meanwhile.
-            verdicts = await asyncio.to_thread(judge.draw, number, candidates)
-            pool.add_draw(round_.number, number, verdicts, draws.failures.pop(number, ()))
-            _count(progress, verdicts)
-            report(_judged(round_.number, number, verdicts))
+            verdicts = await asyncio.to_thread(lambda batch: list(judge.draws(batch)), ready)
+            judged: list[tuple[int, list[Verdict], Sequence[Failure]]] = []
+            for (number, candidates), found in zip(ready, verdicts, strict=False):
+                del running[number]
+                judged.append((number, found, draws.failures.pop(number, ())))
+                _count(progress, found)
+                asked = len({0}.union(*(candidate.calls for candidate in candidates)))
+                barren = 0 if any(verdict.task for verdict in found) else barren + asked
+                if said := refusals.persist(found):
+                    limit, detail = REFUSED, said
+                elif max_barren is not None and barren >= max_barren:
+                    limit = BARREN
+                if limit is not None:
+                    break
+            pool.add_draws(round_.number, judged)
+            for number, found, _ in judged:
+                report(_judged(round_.number, number, found))
             number += 1
-            asked = len({0}.union(*(candidate.calls for candidate in candidates)))
-            barren = 0 if any(verdict.task for verdict in verdicts) else barren + asked
-            if said := refusals.persist(verdicts):
-                limit, detail = REFUSED, said
-            elif max_barren is not None and barren >= max_barren:
-                limit = BARREN
             if limit is not None and progress.accepted < round_.wanted:
                 break
         if progress.accepted >= round_.wanted:
@@ -186,13 +190,24 @@ async def grow_round(
         for task in running.values():
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
+        draws.store()
         observe(progress)
     return RoundOutcome(round_, progress.accepted, limit, detail)
 
 
-def _ended(draw: asyncio.Task[list[Candidate]]) -> bool:
-    """Whether the run comes to its end with `draw`; a request that was given up costs only what it was for."""
-    return draw.done() and not isinstance(draw.exception(), RequestFailedError | None)
+def _ready(
+    running: Mapping[int, asyncio.Task[list[Candidate]]], number: int, draws: _Draws
+) -> list[tuple[int, list[Candidate]]]:
+    """The draws from `number` on that can be judged now, with their candidates: none where the first request was
+    given up. Raises what ended the first of them."""
+    found: list[tuple[int, list[Candidate]]] = []
+    while len(found) < _MOST_JUDGED_AT_ONCE and (task := running.get(number)) and task.done():
+        error = task.exception()
+        if found and (draws.doubtful(number) or not isinstance(error, RequestFailedError | None)):
+            break
+        found.append((number, [] if isinstance(error, RequestFailedError) else task.result()))
+        number += 1
+    return found
 
 
 def _budget_reached(draws: Iterable[asyncio.Task[list[Candidate]]]) -> BudgetReached | None:
@@ -267,7 +282,10 @@ class _Draws:
         # What a draw is reckoned to ask for: one request for each stage and each task that it brings.
         stages = len(self._recipe.stages)
         self.requests = 1 + (stages - 1) * self._plan.tasks_per_request
-        self.asked = 0  # requests that wait for a place or are in flight
+        self._asked_now = 0  # requests that wait for a place or are in flight
+        self.unfinished = 0
+        self.ended = False  # whether the run comes to its end with one of the draws
+        self._unstored: list[tuple[Request, Completion, asyncio.Future[None]]] = []
         self.failures: dict[int, list[Failure]] = {}  # by draw, of those that are not judged
         self._answers = 0
         self._answers_at_failure: dict[int, int] = {}  # by draw
@@ -276,8 +294,23 @@ class _Draws:
     def start(self, number: int) -> asyncio.Task[list[Candidate]]:
         """Begins draw `number`."""
         task = asyncio.create_task(self._candidates(number))
-        task.add_done_callback(lambda _: self._something.set())
+        self.unfinished += 1
+        task.add_done_callback(self._finished)
         return task
+
+    @property
+    def hungry(self) -> bool:
+        """Whether more requests would be served at once; some may wait, so that a place that falls free is taken
+        before the next draw is begun."""
+        capacity = self._endpoint.capacity
+        return self._asked_now < capacity + capacity // 8
+
+    def _finished(self, draw: asyncio.Task[list[Candidate]]) -> None:
+        self.unfinished -= 1
+        # A request that was given up costs only what it was for.
+        if draw.cancelled() or not isinstance(draw.exception(), RequestFailedError | None):
+            self.ended = True
+        self._something.set()
 
     def doubtful(self, number: int) -> bool:
         """Whether nothing was answered since a request of draw `number` failed for good."""
@@ -315,7 +348,7 @@ class _Draws:
         """The stored answer to `request`, or the endpoint's, stored before it is returned."""
         if stored := self._pool.completion(request.round, request.number, request.call):
             return stored[1]
-        self.asked += 1
+        self._asked_now += 1
         try:
             async with self._endpoint.turn(request.number, request.call) as turn:
                 completion = await self._asked(request, turn)
@@ -323,7 +356,7 @@ class _Draws:
             self._failed(request, error)
             raise
         finally:
-            self.asked -= 1
+            self._asked_now -= 1
             self._something.set()
         return completion
 
@@ -335,8 +368,7 @@ class _Draws:
                 completion = await turn.complete(request.prompt, request.decoding)
             finally:
                 self._progress.in_flight -= 1
-            # Between the answer and its place on disk nothing is awaited: no cancellation can lose it.
-            self._pool.add_completion(request, completion)
+            await self._stored(request, completion)
             spent = (completion.prompt_tokens or prompt_tokens, completion.generated_tokens or 0)
             self._budget.spend(*spent)
         self._recent.append(False)
@@ -355,6 +387,34 @@ class _Draws:
             )
         )
         return completion
+
+    async def _stored(self, request: Request, completion: Completion) -> None:
+        """Returns when the answer is on disk, with all that came at the same moment. It gets there whoever is
+        cancelled meanwhile."""
+        loop = asyncio.get_running_loop()
+        stored: asyncio.Future[None] = loop.create_future()
+        if not self._unstored:
+            loop.call_soon(self.store)
+        self._unstored.append((request, completion, stored))
+        await stored
+
+    def store(self) -> None:
+        """Stores what has come and is not on disk yet."""
+        batch, self._unstored = self._unstored, []
+        if not batch:
+            return
+        try:
+            self._pool.add_completions([(request, completion) for request, completion, _ in batch])
+        except Exception as error:
+            for *_, stored in batch:
+                if not stored.done():
+                    stored.set_exception(error)
+            if all(stored.cancelled() for *_, stored in batch):
+                raise  # nobody is there to hear of it
+            return
+        for *_, stored in batch:
+            if not stored.done():
+                stored.set_result(None)
 
     def _failed(self, request: Request, error: RequestFailedError) -> None:
         """Notes that a request was given up. Its draw goes on without it, unless too many do."""

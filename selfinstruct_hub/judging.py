@@ -5,7 +5,8 @@ Reads the pool once, when a round is begun or resumed; writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from selfinstruct_hub import filters, languages
@@ -64,17 +65,37 @@ class Judge:
         assert candidate.instruction is not None
         return self._gate.compare(candidate.instruction, among=self._frozen).score <= self._threshold
 
-    def draw(self, number: int, candidates: Sequence[Candidate]) -> list[Verdict]:
-        """The verdicts on one draw's candidates, in order."""
-        return [self.verdict(number, position, candidate) for position, candidate in enumerate(candidates)]
+    def draws(self, draws: Sequence[tuple[int, Sequence[Candidate]]]) -> Iterator[list[Verdict]]:
+        """The verdicts on each of several numbered draws, in order, up to the draw that completes the round."""
+        verdicts = self._verdicts([(n, p, candidate) for n, found in draws for p, candidate in enumerate(found)])
+        for _, found in draws:
+            yield list(itertools.islice(verdicts, len(found)))
+            if self._accepted >= self._round.wanted:
+                return
 
-    def verdict(self, number: int, position: int, candidate: Candidate) -> Verdict:
-        """The verdict on one candidate; what it accepts counts against those that follow."""
-        verdict = Verdict(self._round.number, number, position, candidate, lost=candidate.lost)
-        if drop := filters.instruction_drop(candidate, self._rules):
-            return replace(verdict, drop=drop)
-        assert candidate.instruction is not None
-        verdict = replace(verdict, similarity=self._gate.compare(candidate.instruction))
+    def verdicts(self, number: int, candidates: Sequence[Candidate]) -> Iterator[Verdict]:
+        """The verdicts on the candidates of one draw, one by one."""
+        return self._verdicts([(number, position, candidate) for position, candidate in enumerate(candidates)])
+
+    def _verdicts(self, places: Sequence[tuple[int, int, Candidate]]) -> Iterator[Verdict]:
+        """The verdicts on (draw, position, candidate), in order; what is accepted counts against those that
+        follow."""
+        drops = [filters.instruction_drop(candidate, self._rules) for *_, candidate in places]
+        # Compared many at a time, which is faster; each sees what was accepted before it.
+        comparison = self._gate.comparison(
+            [c.instruction or "" for (*_, c), drop in zip(places, drops, strict=True) if drop is None]
+        )
+        compared = itertools.count()
+        for (number, position, candidate), drop in zip(places, drops, strict=True):
+            verdict = Verdict(self._round.number, number, position, candidate, lost=candidate.lost)
+            if drop is not None:
+                yield replace(verdict, drop=drop)
+            else:
+                yield self._verdict(replace(verdict, similarity=comparison[next(compared)]))
+
+    def _verdict(self, verdict: Verdict) -> Verdict:
+        """The verdict on a candidate whose instruction passes the rules and was compared."""
+        candidate = verdict.candidate
         assert verdict.similarity is not None
         nearest = [near for near in verdict.similarity.nearest if not self._fills(candidate, near)]
         if nearest and nearest[0].score > self._threshold:

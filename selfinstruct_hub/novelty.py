@@ -8,7 +8,7 @@ threshold falls on the same side. The only gate with state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from selfinstruct_hub import languages
 from selfinstruct_hub.records import Neighbour, Similarity
 
 _ROOM_AT_FIRST = 1024
+# Instructions that are compared at once, and the pairs that may be held for it.
+_MANY, _MOST_CELLS = 32, 2_000_000
 # Tokens are mapped to characters, because rapidfuzz compares texts faster than lists. Surrogates are no
 # characters; chr(0) stands for every token that the pool has never seen.
 _UNSEEN = "\0"
@@ -56,13 +58,33 @@ class NoveltyGate:
         """The nearest instructions with their scores, ties in the order they were added, and the mean; all of
         them, or the first `among` that were added."""
         tokens = languages.tokens(instruction)
-        count = len(self._ids) if among is None else among
-        if not count or not tokens:
+        return self._similarity(self._scores([tokens], 0, len(self._ids) if among is None else among)[0])
+
+    def comparison(self, instructions: Sequence[str]) -> Comparison:
+        """The same for several instructions, faster than one by one."""
+        return Comparison(self, instructions)
+
+    def _scores(self, tokenised: Sequence[Sequence[str]], first: int, end: int) -> Any:
+        """F1 of each of several instructions with those added from number `first` to before `end`: an array of
+        float64 (instructions, end - first)."""
+        if first == end:
+            return np.zeros((len(tokenised), 0))
+        encoded = ["".join(self._alphabet.get(token, _UNSEEN) for token in tokens) for tokens in tokenised]
+        common = cdist(encoded, self._texts[first:end], scorer=LCSseq.similarity, dtype=np.int32)
+        lengths = np.array([[max(1, len(text))] for text in encoded])
+        return _f1(common, lengths, self._lengths[first:end])
+
+    def _similarity(self, scores: Any) -> Similarity:
+        count = len(scores)
+        if not count or not scores.any():
             return Similarity()
-        encoded = "".join(self._alphabet.get(token, _UNSEEN) for token in tokens)
-        common = cdist([encoded], self._texts[:count], scorer=LCSseq.similarity, dtype=np.int32)[0]
-        scores = _f1(common, len(encoded), self._lengths[:count])
-        best = np.argsort(-scores, kind="stable")[: self._most_similar]
+        # Those at or above the last score that counts, in the order they were added; then the best first. A sort
+        # of all of them would take longer than comparing them.
+        last = 0.0
+        if count > self._most_similar:
+            last = np.partition(scores, count - self._most_similar)[count - self._most_similar]
+        among = np.flatnonzero(scores >= last)
+        best = among[np.argsort(-scores[among], kind="stable")][: self._most_similar]
         nearest = tuple(Neighbour(self._ids[i], float(scores[i])) for i in best if scores[i] > 0)
         return Similarity(nearest=nearest, mean=round(float(scores.mean()), 6))
 
@@ -78,7 +100,29 @@ class NoveltyGate:
         return known
 
 
-def _f1(common: Any, length: int, lengths: Any) -> Any:
+class Comparison:
+    """Several instructions that are compared one after the other, with all that is in the gate when each has its
+    turn. What is there already is compared with many at once, what is added in between with each alone; the result
+    is that of `NoveltyGate.compare` to the last bit."""
+
+    def __init__(self, gate: NoveltyGate, instructions: Sequence[str]) -> None:
+        self._gate = gate
+        self._tokenised = [languages.tokens(text) for text in instructions]
+        self._first = self._known = 0
+        self._scores: Any = None
+
+    def __getitem__(self, place: int) -> Similarity:
+        gate = self._gate
+        if self._scores is None or not 0 <= place - self._first < len(self._scores):
+            self._first, self._known = place, len(gate)
+            many = max(1, min(_MANY, _MOST_CELLS // max(1, self._known)))
+            self._scores = gate._scores(self._tokenised[place : place + many], 0, self._known)
+        scores = self._scores[place - self._first]
+        added = gate._scores([self._tokenised[place]], self._known, len(gate))[0]
+        return gate._similarity(np.concatenate([scores, added]) if len(added) else scores)
+
+
+def _f1(common: Any, length: Any, lengths: Any) -> Any:
     """rouge-score's F-measure, operation by operation, over arrays of float64. Empty texts score 0."""
     precision = common / length
     recall = common / np.maximum(lengths, 1)

@@ -107,3 +107,37 @@ def test_a_pool_may_outgrow_its_first_room_and_the_plain_characters() -> None:
     last = " ".join(f"w{2999 * 20 + k}" for k in range(20))
     assert gate.compare(last).nearest[0].id == "2999"
     assert gate.compare(last).score == 1.0
+
+
+@given(st.lists(texts, max_size=6), st.lists(texts, min_size=1, max_size=8), st.integers(1, 5), st.integers(1, 4))
+def test_many_at_once_are_compared_as_one_by_one(
+    pool: list[str], candidates: list[str], most_similar: int, many: int
+) -> None:
+    """Every other candidate is added, and counts against those behind it; in both ways to the last bit."""
+    from unittest import mock
+
+    from selfinstruct_hub import novelty
+
+    gates = [NoveltyGate(most_similar), NoveltyGate(most_similar)]
+    for gate in gates:
+        gate.extend((f"p{i}", text) for i, text in enumerate(pool))
+    with mock.patch.object(novelty, "_MANY", many):
+        comparison = gates[0].comparison(candidates)
+        for place, text in enumerate(candidates):
+            assert comparison[place] == gates[1].compare(text)
+            if place % 2:
+                for gate in gates:
+                    gate.add(f"c{place}", text)
+
+
+@given(
+    st.lists(st.sampled_from(["a b c", "a b", "a b d", "x y", "a"]), min_size=1, max_size=30), st.integers(1, 6)
+)
+def test_the_nearest_are_those_of_a_full_stable_sort(pool: list[str], most_similar: int) -> None:
+    gate = NoveltyGate(most_similar)
+    gate.extend((str(i), text) for i, text in enumerate(pool))
+    scored = [(reference(text, "a b c"), i) for i, text in enumerate(pool)]
+    best = sorted((item for item in scored if item[0] > 0), key=lambda item: (-item[0], item[1]))
+    assert [(n.id, n.score) for n in gate.compare("a b c").nearest] == [
+        (str(i), score) for score, i in best[:most_similar]
+    ]

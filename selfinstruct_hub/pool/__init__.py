@@ -229,20 +229,14 @@ class Pool:
 
     def add_completion(self, request: Request, completion: Completion) -> None:
         """Stores a completion as it came, before anything looks at it."""
+        self.add_completions([(request, completion)])
+
+    def add_completions(self, answered: Sequence[tuple[Request, Completion]]) -> None:
+        """Stores several: one transaction is one wait for the disk."""
         with self._transaction() as db:
-            db.execute(
+            db.executemany(
                 "INSERT INTO completions VALUES (" + ", ".join("?" * 16) + ")",
-                (
-                    *(request.round, request.number, request.call, request.stage, request.prompt),
-                    *(
-                        canonical_json(request.decoding.as_dict()),
-                        canonical_json(list(request.demonstrations)),
-                    ),
-                    *(completion.text, completion.finish_reason),
-                    *(completion.prompt_tokens, completion.generated_tokens),
-                    *(completion.model, completion.endpoint_kind),
-                    *(completion.queue_time, completion.inference_time, completion.total_time),
-                ),
+                [encoding.completion_values(request, completion) for request, completion in answered],
             )
 
     def completion(self, round_number: int, number: int, call: int) -> tuple[Request, Completion] | None:
@@ -295,12 +289,19 @@ class Pool:
         self, round_number: int, number: int, verdicts: Sequence[Verdict], failures: Sequence[Failure] = ()
     ) -> None:
         """Stores a judged draw whole, or nothing: its verdicts, and its requests that were never answered."""
+        self.add_draws(round_number, [(number, verdicts, failures)])
+
+    def add_draws(
+        self, round_number: int, draws: Sequence[tuple[int, Sequence[Verdict], Sequence[Failure]]]
+    ) -> None:
+        """Stores several, (number, verdicts, failures) each: all of them or none."""
         with self._transaction() as db:
-            _insert_draw(db, round_number, number, verdicts)
-            db.executemany(
-                "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(round_number, number, f.call, f.stage, f.reason, f.detail, f.tries) for f in failures],
-            )
+            for number, verdicts, failures in draws:
+                _insert_draw(db, round_number, number, verdicts)
+                db.executemany(
+                    "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [(round_number, number, f.call, f.stage, f.reason, f.detail, f.tries) for f in failures],
+                )
 
     def add_import(self, round_: Round, verdicts: Sequence[Verdict]) -> None:
         """Stores an imported round whole, complete from the start, or nothing. An open round of the same number,

@@ -22,6 +22,16 @@ from selfinstruct_hub.records import (
 )
 
 
+def completion_values(request: Request, completion: Completion) -> tuple[Any, ...]:
+    return (
+        *(request.round, request.number, request.call, request.stage, request.prompt),
+        *(canonical_json(request.decoding.as_dict()), canonical_json(list(request.demonstrations))),
+        *(completion.text, completion.finish_reason, completion.prompt_tokens, completion.generated_tokens),
+        *(completion.model, completion.endpoint_kind),
+        *(completion.queue_time, completion.inference_time, completion.total_time),
+    )
+
+
 def completion(row: tuple[Any, ...]) -> tuple[Request, Completion]:
     round_number, number, call, stage, prompt, decoding, demonstrations, *answer = row
     request = Request(

@@ -29,7 +29,7 @@ from typing import Any
 
 from selfinstruct_hub import config, filters, plan, run
 from selfinstruct_hub.grow import Progress
-from selfinstruct_hub.novelty import NoveltyGate
+from selfinstruct_hub.novelty import Comparison
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.recipes import alpaca
 from selfinstruct_hub.records import IMPORT, Candidate, Instance, Round, Similarity, Verdict, task_of
@@ -92,8 +92,8 @@ class Clock:
 def grown(path: Path, url: str, tasks: int, items: int) -> dict[str, Any]:
     """Grows a round in the workspace at `path`. In a process of its own: it times functions by replacing them."""
     clock = Clock()
-    clock.watch(NoveltyGate, "compare", "novelty")
-    for function in ("add_completion", "add_draw", "completion"):
+    clock.watch(Comparison, "__getitem__", "novelty")
+    for function in ("add_completions", "add_draws", "completion"):
         clock.watch(Pool, function, "store")
     clock.watch(alpaca, "labelled_tasks", "parser")
     for function in ("instruction_drop", "kept_instances"):
