@@ -83,7 +83,15 @@ class Judged:
     drops: Mapping[str, int] = field(default_factory=dict)
 
 
-Event = Connected | Answered | Retried | GivenUp | Paced | Judged
+@dataclass(frozen=True)
+class Ending:
+    """Nothing more is asked for, because of `limit` (an option, or "interrupt"); so many answers are to come."""
+
+    limit: str
+    in_flight: int
+
+
+Event = Connected | Answered | Retried | GivenUp | Paced | Judged | Ending
 Report = Callable[[Event], None]
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from selfinstruct_hub import events, recipes, sampling
-from selfinstruct_hub.endpoint import Endpoint, Turn
+from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
 from selfinstruct_hub.errors import EndpointError, RequestFailedError
 from selfinstruct_hub.judging import Judge
@@ -107,12 +107,15 @@ async def grow_round(
     report: events.Report = events.ignore,
     max_barren: int | None = None,
     max_failed_share: float = 1.0,
+    stall: float = math.inf,
+    finish_seconds: float = _GRACE_SECONDS,
     later: int = 0,
     retries: Counter[str] | None = None,
 ) -> RoundOutcome:
     """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it, until the draws of
     `max_barren` requests in a row have brought no accepted task, or until more than `max_failed_share` of the
-    recent requests have failed for good. `later` and `retries` are told to `observe`.
+    recent requests have failed for good, or nothing at all was answered for `stall` seconds. What is in flight
+    then is given `finish_seconds`. `later` and `retries` are told to `observe`.
 
     Raises EndpointError where the endpoint refuses to work at all. Whatever was answered until then is stored, and
     the next call goes on from it.
@@ -133,16 +136,19 @@ async def grow_round(
             ahead = _draws_needed(progress, number, a_draw_brings, endpoint.capacity) + len(draws.failures)
             while not draws.ended and len(running) < ahead and draws.hungry:
                 # A draw that the budget cannot bring to its end would only be begun.
-                if running and budget.requests_left < draws.requests * (draws.unfinished + 1):
+                if running and budget.requests_left < draws.to_ask + draws.requests:
                     break
                 following = number + len(running)
                 running[following] = draws.start(following)
                 await asyncio.sleep(0)  # lets it ask, so that it is counted
-            progress.capacity = endpoint.capacity
+            progress.capacity, progress.in_flight = endpoint.capacity, endpoint.in_flight
             observe(progress)
-            if detail := draws.failing:
+            if detail := draws.why_it_fails(stall):
                 limit = FAILING
-                await _let_finish(running.values(), _GRACE_SECONDS)
+                # Others may be answered well. What pauses before another try is not asked for again.
+                budget.stop(FAILING)
+                endpoint.stop(FAILING)
+                await _let_finish(running.values(), finish_seconds)
                 break
             # A failure is recorded once the endpoint has answered something else: what it never answers because
             # it is down is asked for again when it is up.
@@ -154,7 +160,9 @@ async def grow_round(
                     raise reached
                 ready = _ready(running, number, draws)
             except BudgetReached as reached:
-                limit = reached.limit
+                limit, detail = reached.limit, budget.told(reached.limit)
+                if endpoint.in_flight:
+                    report(events.Ending(limit, endpoint.in_flight))
                 # What is in flight is paid for: it ends by itself, since nothing more is granted.
                 await _let_finish(running.values(), None)
                 break
@@ -191,6 +199,7 @@ async def grow_round(
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
         draws.store()
+        progress.in_flight = endpoint.in_flight
         observe(progress)
     return RoundOutcome(round_, progress.accepted, limit, detail)
 
@@ -278,7 +287,8 @@ class _Draws:
         self._report = report
         self._max_failed_share = max_failed_share
         self._recent: deque[bool] = deque(maxlen=_RECENT_REQUESTS)  # whether a request failed for good
-        self._something = asyncio.Event()
+        self._something = False  # has ended since it was last waited for
+        self._waiter: asyncio.Future[None] | None = None
         # What a draw is reckoned to ask for: one request for each stage and each task that it brings.
         stages = len(self._recipe.stages)
         self.requests = 1 + (stages - 1) * self._plan.tasks_per_request
@@ -288,14 +298,17 @@ class _Draws:
         self._unstored: list[tuple[Request, Completion, asyncio.Future[None]]] = []
         self.failures: dict[int, list[Failure]] = {}  # by draw, of those that are not judged
         self._answers = 0
+        self._answered_at = time.monotonic()
+        self._still_to_ask: Counter[int] = Counter()  # requests, by draw
         self._answers_at_failure: dict[int, int] = {}  # by draw
-        self.failing = ""  # why the run should stop
+        self._failing = ""  # why the run should stop
 
     def start(self, number: int) -> asyncio.Task[list[Candidate]]:
         """Begins draw `number`."""
         task = asyncio.create_task(self._candidates(number))
         self.unfinished += 1
-        task.add_done_callback(self._finished)
+        self._still_to_ask[number] = self.requests
+        task.add_done_callback(partial(self._finished, number))
         return task
 
     @property
@@ -305,12 +318,30 @@ class _Draws:
         capacity = self._endpoint.capacity
         return self._asked_now < capacity + capacity // 8
 
-    def _finished(self, draw: asyncio.Task[list[Candidate]]) -> None:
+    @property
+    def to_ask(self) -> int:
+        """Requests that the draws begun are reckoned to ask for still."""
+        return self._still_to_ask.total()
+
+    def _to_ask(self, number: int, change: int) -> None:
+        self._still_to_ask[number] = max(0, self._still_to_ask[number] + change)
+
+    def _finished(self, number: int, draw: asyncio.Task[list[Candidate]]) -> None:
         self.unfinished -= 1
+        del self._still_to_ask[number]
         # A request that was given up costs only what it was for.
         if draw.cancelled() or not isinstance(draw.exception(), RequestFailedError | None):
             self.ended = True
-        self._something.set()
+        self._notify()
+
+    def why_it_fails(self, stall: float) -> str:
+        """Why the run should stop: too many requests have failed, or nothing was answered for `stall` seconds and
+        tries have failed. Empty otherwise."""
+        silent = time.monotonic() - self._answered_at
+        if not self._failing and silent > stall and self._progress.retries:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self._progress.retries.most_common())
+            return f"nothing was answered for {silent:.0f} s (failed tries: {reasons})"
+        return self._failing
 
     def doubtful(self, number: int) -> bool:
         """Whether nothing was answered since a request of draw `number` failed for good."""
@@ -318,9 +349,20 @@ class _Draws:
 
     async def changed(self) -> None:
         """Until a draw or a request has ended, or for a second."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._something.wait(), _OBSERVE_SECONDS)
-        self._something.clear()
+        # Not asyncio.wait_for, which before Python 3.12 may lose a cancellation.
+        self._waiter = asyncio.get_running_loop().create_future()
+        timer = asyncio.get_running_loop().call_later(_OBSERVE_SECONDS, self._notify)
+        try:
+            if not self._something:
+                await self._waiter
+        finally:
+            timer.cancel()
+            self._something, self._waiter = False, None
+
+    def _notify(self) -> None:
+        self._something = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _candidates(self, number: int) -> list[Candidate]:
         seed = self._round.settings["seed"]
@@ -350,29 +392,37 @@ class _Draws:
             return stored[1]
         self._asked_now += 1
         try:
-            async with self._endpoint.turn(request.number, request.call) as turn:
-                completion = await self._asked(request, turn)
+            completion = await self._asked(request)
         except RequestFailedError as error:
             self._failed(request, error)
             raise
         finally:
             self._asked_now -= 1
-            self._something.set()
+            self._notify()
         return completion
 
-    async def _asked(self, request: Request, turn: Turn) -> Completion:
-        prompt_tokens = estimated_tokens(request.prompt)
-        async with self._budget.request(prompt_tokens, request.decoding.max_new_tokens):
-            self._progress.in_flight += 1
-            try:
-                completion = await turn.complete(request.prompt, request.decoding)
-            finally:
-                self._progress.in_flight -= 1
-            await self._stored(request, completion)
-            spent = (completion.prompt_tokens or prompt_tokens, completion.generated_tokens or 0)
-            self._budget.spend(*spent)
+    async def _asked(self, request: Request) -> Completion:
+        """The endpoint's answer, stored."""
+        prompt_tokens, most = estimated_tokens(request.prompt), request.decoding.max_new_tokens
+        completion = None
+        while completion is None:
+            async with self._endpoint.turn(request.number, request.call) as turn:
+                if self._budget.has_room(prompt_tokens, most):
+                    async with self._budget.request(prompt_tokens, most):
+                        self._to_ask(request.number, -1)
+                        completion = await turn.complete(request.prompt, request.decoding)
+                        await self._stored(request, completion)
+                        spent = (
+                            _known_or(completion.prompt_tokens, request.prompt),
+                            _known_or(completion.generated_tokens, completion.text),
+                        )
+                        self._budget.spend(*spent)
+            if completion is None:
+                # Without its place: one in flight may have to be tried again before it leaves room.
+                await self._budget.changed()
         self._recent.append(False)
         self._answers += 1
+        self._answered_at = time.monotonic()
         progress = self._progress
         progress.requests += 1
         progress.prompt_tokens += spent[0]
@@ -431,7 +481,14 @@ class _Draws:
         self._recent.append(True)
         failed, recent = sum(self._recent), len(self._recent)
         if failed >= _FEW_FAILURES and failed > self._max_failed_share * recent:
-            self.failing = f"{failed} of the last {recent} requests failed for good, the last one so: {error}"
+            self._failing = (
+                f"{failed} of the last {recent} requests failed for good, the last one with {error.said}"
+            )
+
+
+def _known_or(tokens: int | None, text: str) -> int:
+    """The tokens that the endpoint counted, or what `text` is taken to have: it is not free."""
+    return estimated_tokens(text) if tokens is None else tokens
 
 
 def machine_tasks(pool: Pool, round_: Round) -> list[Task]:

@@ -86,6 +86,6 @@ class Interrupts:
             self._loop.call_soon_threadsafe(finish or self._cancel)
 
     def _cancel(self) -> None:
-        if self._main is not None and not self._cancelled:
+        if self._main is not None:
             self._cancelled = True
             self._main.cancel()

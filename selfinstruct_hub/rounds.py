@@ -32,6 +32,7 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
     if done and not done[-1].complete:
         open_round = done[-1]
         _check_form(open_round, endpoint)
+        _check_model(pool, open_round, endpoint)
         accepted = pool.accepted_count(open_round.number)
         if wanted < accepted:
             raise UsageError(
@@ -53,6 +54,10 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
                 f"({', '.join(changed)}); the new ones hold from the next round"
             )
         if wanted != open_round.wanted:
+            notice(
+                f"round {open_round.number} was begun for {open_round.wanted:,} tasks and now ends at {wanted:,}, "
+                "as asked"
+            )
             pool.set_wanted(open_round.number, wanted)
         return replace(open_round, wanted=wanted)
     new = Round(
@@ -80,6 +85,15 @@ def _check_form(round_: Round, endpoint: Endpoint) -> None:
             f"round {round_.number} was begun {begun} a chat template, and the endpoint now works {now} one; go "
             f"on with an endpoint of that form or `endpoint.chat: {'on' if was else 'off'}`, or release the round "
             "as it is: --tasks with the number it has"
+        )
+
+
+def _check_model(pool: Pool, round_: Round, endpoint: Endpoint) -> None:
+    """A round is of one model, which its card names."""
+    if (models := pool.models(round_.number, judged=False)) and endpoint.model not in models:
+        raise UsageError(
+            f"round {round_.number} has answers of {', '.join(models)}, and the endpoint serves {endpoint.model}; "
+            "go on with an endpoint of that model, or release the round as it is: --tasks with the number it has"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from selfinstruct_hub import events, release, saturation
 from selfinstruct_hub.config import Settings
-from selfinstruct_hub.endpoint.budget import Budget, check_prices
+from selfinstruct_hub.endpoint.budget import MAX_TIME, Budget, check_prices
 from selfinstruct_hub.endpoint.connect import opened
 from selfinstruct_hub.grow import INTERRUPT, SATURATION, Observe, Progress, RoundOutcome, grow_round
 from selfinstruct_hub.interrupts import Interrupts
@@ -112,7 +113,6 @@ class _Growing:
         self._budget = budget
         self._hooks = hooks
         self._retries: Counter[str] = Counter()
-        self._in_flight = 0
         self._noted = time.monotonic()
 
     async def rounds(self, interrupts: Interrupts) -> list[Finished]:
@@ -125,18 +125,19 @@ class _Growing:
             def finish() -> None:
                 budget.stop(INTERRUPT)
                 endpoint.stop(INTERRUPT)
-                seconds = settings.endpoint.finish_seconds
-                waits = (
-                    f"finishing {self._in_flight} in flight, {seconds:.0f} s at most; " if self._in_flight else ""
-                )
+                seconds, count = settings.endpoint.finish_seconds, endpoint.in_flight
+                waits = f"finishing {count} in flight, {seconds:.0f} s at most; " if count else ""
                 self._hooks.notice(f"interrupted: {waits}once more stops at once")
 
             def observe(progress: Progress) -> None:
-                self._in_flight = progress.in_flight
                 if time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES:
                     self._note_time(budget)
                 self._hooks.observe(progress)
 
+            # What pauses before another try is not asked for again when the time is up.
+            alarm = None
+            if (seconds_left := budget.left.seconds) != float("inf"):
+                alarm = asyncio.get_running_loop().call_later(seconds_left, endpoint.stop, MAX_TIME)
             try:
                 with interrupts.finishing(finish, settings.endpoint.finish_seconds):
                     while (left := self._run.rounds_left(pool)) and not interrupts.requested:
@@ -153,6 +154,8 @@ class _Growing:
                             report=self._report,
                             max_barren=settings.max_barren_requests,
                             max_failed_share=settings.endpoint.max_failed_share,
+                            stall=settings.endpoint.stall,
+                            finish_seconds=settings.endpoint.finish_seconds,
                             later=(left - 1) * settings.tasks,
                             retries=self._retries,
                         )
@@ -161,6 +164,8 @@ class _Growing:
                         if outcome.limit is not None:
                             break
             finally:
+                if alarm is not None:
+                    alarm.cancel()
                 self._note_time(budget)
         if interrupts.requested and self._run.rounds_left(pool) and results and results[-1].outcome.limit is None:
             # Between two rounds: nothing was in flight.

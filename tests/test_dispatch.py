@@ -242,3 +242,33 @@ async def test_every_server_is_closed() -> None:
     servers = [Scripted(), Scripted()]
     await dispatcher(*servers).close()
     assert all(server.closed for server in servers)
+
+
+async def test_what_failed_elsewhere_waits_for_the_server_that_works() -> None:
+    """The one that works is full; the free places of the dead one are no good."""
+    down = Scripted(fails(CONNECTION, 10**6), name="http://down")
+    up = Scripted(seconds=0.02, name="http://up", limits=Limits(max_concurrent_requests=2))
+    endpoint = dispatcher(down, up, attempts=3)
+    found = await asyncio.wait_for(asyncio.gather(*(ask(endpoint, str(n), n) for n in range(60))), 20)
+    assert {completion.text.split()[0] for completion in found} == {"http://up"}
+
+
+async def test_a_server_that_comes_back_is_used_again() -> None:
+    back = Scripted(fails(CONNECTION, 8), seconds=0.001, name="http://back")
+    other = Scripted(seconds=0.005, name="http://other")
+    endpoint = dispatcher(back, other, attempts=9)
+    for _ in range(10):
+        await asyncio.gather(*(ask(endpoint, str(n), n) for n in range(40)))
+        await asyncio.sleep(0.01)
+    assert len(back.prompts) > 60
+
+
+async def test_what_is_in_flight_is_with_a_server() -> None:
+    server = Scripted(fails(OVERLOADED, 1, retry_after=0.2), seconds=0.01)
+    endpoint = dispatcher(server, concurrency=4)
+    task = asyncio.create_task(ask(endpoint))
+    await asyncio.sleep(0.005)
+    assert endpoint.in_flight == 1
+    await asyncio.sleep(0.1)
+    assert endpoint.in_flight == 0  # it pauses
+    await task

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from selfinstruct_hub.errors import (
     WorkspaceError,
 )
 from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.records import estimated_tokens
 from selfinstruct_hub.release import read_manifest
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
@@ -285,7 +288,7 @@ def test_a_small_context_asks_for_less_and_shows_shorter_seeds(tmp_path: Path) -
     resolved = result.outcome.round.settings
     assert resolved["tasks_per_request"] == 6
     assert resolved["decoding"]["max_new_tokens"] == 900
-    assert server.most_in_flight <= 3
+    assert server.most_in_flight <= 4
     for request in server.requests:
         assert len(request["inputs"]) / 3 + request["parameters"]["max_new_tokens"] <= 2048
 
@@ -327,8 +330,6 @@ def test_settings_of_a_round_without_an_answer_can_be_mended(tmp_path: Path) -> 
 
 def test_a_refusal_is_said_at_once_and_finished_answers_are_stored(tmp_path: Path) -> None:
     """The first request is slow, the second refused: nobody waits for the whole of the first."""
-    import time
-
     from selfinstruct_hub.errors import EndpointRefusedError
 
     server = Server(
@@ -503,3 +504,130 @@ def test_a_round_keeps_the_form_of_its_prompts(tmp_path: Path) -> None:
     assert second.outcome.round.settings["chat"]
     assert server.requests[-1]["inputs"].startswith("<user>")
     assert stopped.outcome.limit == "--max-requests"
+
+
+def test_a_round_is_of_one_model(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=200)
+        (stopped,) = run.grow(space, settings, max_requests=4)
+        server.info = {**server.info, "model_id": "other/model"}
+        with pytest.raises(UsageError, match="has answers of test/scripted, and the endpoint serves other/model"):
+            run.grow(space, settings)
+        run.grow(space, config.with_overrides(settings, {"tasks": stopped.outcome.accepted}))
+        (second,) = run.grow(
+            space, config.with_overrides(settings, {"tasks": 5})
+        )  # another round may be of another
+    assert second.release is not None
+
+
+def test_what_a_budget_allowed_is_told(tmp_path: Path) -> None:
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=100)
+        (first,) = run.grow(space, settings, max_tokens=100)
+        assert re.fullmatch(r"0 of 100 tokens spent, and the next request may cost [34],\d+", first.outcome.detail)
+        (second,) = run.grow(space, settings, max_requests=4)
+        assert second.outcome.detail == "4 of 4 requests answered"
+
+
+def test_what_pauses_when_the_time_is_up_is_not_asked_again(tmp_path: Path) -> None:
+    busy = {"error": "later", "error_type": "overloaded"}
+    server = Server(fault=lambda n: web.json_response(busy, status=429, headers={"Retry-After": "60"}))
+    with running(server):
+        space, settings = workspace(tmp_path / "w", server)
+        began = time.monotonic()
+        (stopped,) = run.grow(space, settings, max_seconds=1.0)
+    assert stopped.outcome.limit == "--max-time"
+    assert time.monotonic() - began < 10
+
+
+def test_a_smaller_target_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    with running(Server()) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=200)
+        run.grow(space, settings, max_requests=4)
+        fewer = config.with_overrides(settings, {"tasks": 50})
+        run.grow(space, fewer, hooks=run.Hooks(notice=said.append))
+    assert said == ["round 1 was begun for 200 tasks and now ends at 50, as asked"]
+
+
+def overloaded(**headers: str) -> web.Response:
+    return web.json_response({"error": "later", "error_type": "overloaded"}, status=429, headers=headers)
+
+
+@pytest.mark.parametrize("concurrency", ["auto", 1, 4])
+def test_a_retry_is_not_kept_waiting_by_those_who_wait_for_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: Any
+) -> None:
+    """What is tried again holds room in the budget, and those who wait for room must not hold its place."""
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.01)
+    with running(Server(fault=lambda n: overloaded() if n < 3 else None, delay=lambda n: 0.02)) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=60, **{"endpoint.concurrency": concurrency})
+        (stopped,) = run.grow(space, settings, max_tokens=12_000, max_seconds=20)
+    assert stopped.outcome.limit == "--max-tokens"
+    assert stopped.outcome.accepted > 0
+
+
+def test_retry_after_0_is_no_licence_to_hammer(tmp_path: Path) -> None:
+    with running(Server(fault=lambda n: overloaded(**{"Retry-After": "0"}))) as server:
+        space, settings = workspace(tmp_path / "w", server, **{"endpoint.concurrency": 2})
+        run.grow(space, settings, max_seconds=1.5)
+    assert len(server.requests) < 20
+
+
+def test_nothing_but_429_ends_a_run_after_the_stall_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.05)
+    with running(Server(fault=lambda n: overloaded())) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=1, **{"endpoint.stall": 1.0})
+        (stopped,) = run.grow(space, settings, max_seconds=20)
+    assert stopped.outcome.limit == "failing"
+    assert re.match(r"nothing was answered for \d+ s \(failed tries: overloaded \d+\)", stopped.outcome.detail)
+
+
+def test_a_run_that_stops_for_failures_takes_what_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.001)
+    slow = range(4)
+    server = Server(
+        delay=lambda n: 6.0 if n in slow else 0.0, fault=lambda n: None if n in slow else web.Response(status=503)
+    )
+    with running(server):
+        space, settings = workspace(tmp_path / "w", server, tasks=100, **{"endpoint.attempts": 1})
+        (stopped,) = run.grow(space, settings)
+    assert stopped.outcome.limit == "failing"
+    with Pool.open(space.pool_file, read_only=True) as pool:
+        assert pool.cost(1)[0] == len(slow)
+
+
+def test_a_budget_in_requests_leaves_no_place_empty(tmp_path: Path) -> None:
+    with running(Server(delay=lambda n: 0.3)) as server:
+        space, settings = workspace(tmp_path / "w", server, tasks=5000, **{"endpoint.concurrency": 24})
+        (stopped,) = run.grow(space, settings, max_requests=24)
+    assert stopped.outcome.limit == "--max-requests"
+    assert len(server.requests) == 24
+    assert server.most_in_flight == 24
+
+
+def test_answers_without_token_counts_are_not_free(tmp_path: Path) -> None:
+    """OpenAI's protocol need not tell them; the same estimate is booked now and counted by the next start."""
+
+    def answer(number: int) -> web.Response:
+        text = write_tasks(server.chats[number]["messages"][0]["content"], {"seed": number})[0]
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "model": "m"})
+
+    server = Server(fault=answer)
+    with running(server):
+        space, settings = workspace(tmp_path / "w", server, tasks=500, **{"endpoint.api": "openai"})
+        (stopped,) = run.grow(space, settings, max_tokens=20_000)
+    assert stopped.outcome.limit == "--max-tokens"
+    with Pool.open(space.pool_file, read_only=True) as pool:
+        _, prompt, generated = pool.cost(1)
+        texts = [completion.text for _, completion in pool.completions(1)]
+    assert generated >= sum(map(estimated_tokens, texts)) > 0
+    assert prompt + generated <= 20_000
+    told = re.match(r"([\d,]+) of 20,000 tokens", stopped.outcome.detail)
+    assert told
+    assert int(told[1].replace(",", "")) == prompt + generated

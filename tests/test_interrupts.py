@@ -63,7 +63,8 @@ def test_one_signal_finishes_and_stores_what_is_in_flight(space: Path, number: s
         assert child.returncode == 130, errors
         assert "Traceback" not in errors
         assert "finishing 4 in flight" in errors
-        assert f"`selfinstruct-hub grow {space}` goes on" in errors
+        command = f"selfinstruct-hub grow {space} --tasks 400 --endpoint {server.url} --concurrency 4"
+        assert f"`{command}` goes on" in errors
         assert stored(space) == len(server.requests) == 10
         server.delay = lambda n: 0.0
         with start(space, server) as again:

@@ -427,3 +427,21 @@ async def test_requests_that_are_cancelled_leave_nothing_open() -> None:
                 task.cancel()
             await asyncio.gather(*sending, return_exceptions=True)
             assert (await sender.send("x", Decoding(5))).text == "fine"
+
+
+async def test_half_a_character_does_not_end_a_run() -> None:
+    body = '{"choices": [{"message": {"role": "assistant", "content": "a\\ud83d b"}, "finish_reason": "stop"}]}'
+    with running(Server(fault=lambda n: web.Response(text=body, content_type="application/json"))) as server:
+        found = await ask(server)
+    assert found.text == "a? b"
+    assert (found.prompt_tokens, found.generated_tokens) == (None, None)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_a_nesting_without_end_is_a_bad_answer(status: int) -> None:
+    deep = "[" * 200_000
+    with (
+        running(Server(fault=lambda n: web.Response(text=deep, status=status))) as server,
+        pytest.raises(TransientError),
+    ):
+        await ask(server)

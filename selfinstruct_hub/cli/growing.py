@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -204,10 +206,10 @@ def grow(
                 hooks=run.Hooks(report=view.report, observe=view.observe, notice=view.say, finished=view.finished),
             )
     except KeyboardInterrupt:
-        stopped("interrupt", _INTERRUPTED.format(directory=directory), INTERRUPTED)
+        stopped("interrupt", _interrupted(), INTERRUPTED)
         raise typer.Exit(INTERRUPTED) from None
     print_status(status_of(workspace))
-    reason, message, code = how_it_ended(results[-1].outcome, settings, directory) if results else ("done", "", 0)
+    reason, message, code = how_it_ended(results[-1].outcome, settings) if results else ("done", "", 0)
     stopped(reason, message, code)
     raise typer.Exit(code)
 
@@ -232,10 +234,12 @@ def status(
         print_status(found)
 
 
-_INTERRUPTED = "interrupted; what was answered is kept: `selfinstruct-hub grow {directory}` goes on"
+def _interrupted() -> str:
+    """With the very command, options included: without them another endpoint would go on, to another number."""
+    return f"interrupted; what was answered is kept: `{shlex.join(['selfinstruct-hub', *sys.argv[1:]])}` goes on"
 
 
-def how_it_ended(outcome: RoundOutcome, settings: Settings, directory: Path) -> tuple[str, str, int]:
+def how_it_ended(outcome: RoundOutcome, settings: Settings) -> tuple[str, str, int]:
     """Why a run ended where it did: (reason, in words, exit code). No words where it is simply done."""
     from selfinstruct_hub import grow
     from selfinstruct_hub.release.card import counted
@@ -246,7 +250,7 @@ def how_it_ended(outcome: RoundOutcome, settings: Settings, directory: Path) -> 
         note = f"note: saturation: {outcome.detail}; the next grow stops at once" if outcome.detail else ""
         return "done", note, 0
     if limit == grow.INTERRUPT:
-        return limit, f"{_INTERRUPTED.format(directory=directory)} ({done})", INTERRUPTED
+        return limit, f"{_interrupted()} ({done})", INTERRUPTED
     if limit in (grow.REFUSED, grow.FAILING):
         text = (
             f"stopped: {outcome.detail}; {done}; everything is kept. Mend the endpoint, then the same command "
@@ -266,9 +270,10 @@ def how_it_ended(outcome: RoundOutcome, settings: Settings, directory: Path) -> 
         )
     else:
         release = f", or with --tasks {outcome.accepted} to release the round as it is" if outcome.accepted else ""
+        spent = f" ({outcome.detail})" if outcome.detail else ""
         text = (
-            f"stopped by {limit} with {done}; everything is kept: start again with a higher {limit} to go on"
-            f"{release}"
+            f"stopped by {limit}{spent} with {done}; everything is kept: "
+            f"start again with a higher {limit} to go on{release}"
         )
     return limit, text, STOPPED_EARLY
 

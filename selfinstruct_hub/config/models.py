@@ -146,7 +146,9 @@ class EndpointSettings(Section):
     concurrency: Auto | Annotated[int, Field(ge=1)] = Field(
         "auto", description="requests in flight; auto: as many as the endpoint keeps up with; 1: one by one"
     )
-    attempts: int = Field(6, ge=1, description="tries a request gets when the failure is transient")
+    attempts: int = Field(
+        6, ge=1, description="tries a request gets when the failure is transient; a 429 is not counted"
+    )
     timeout: float = Field(
         120.0, gt=0, description="seconds a try may take, plus 0.2 for every token it may generate"
     )

@@ -78,6 +78,9 @@ class Endpoint(Protocol):
     @property
     def capacity(self) -> int: ...
 
+    @property
+    def in_flight(self) -> int: ...
+
     def turn(self, *order: int) -> AbstractAsyncContextManager[Turn]:
         """A place for one request; the lowest `order` that waits is served first."""
         ...

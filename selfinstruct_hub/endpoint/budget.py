@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from selfinstruct_hub.config import Prices
@@ -109,7 +109,9 @@ class Budget:
         self._reserved_prompt = 0
         self._reserved_generated = 0
         self._stopped: str | None = None
+        self._refused = (0, 0)  # tokens of prompt and answer that the last one refused could have cost
         self._waiting: list[_Waiting] = []  # the longest first
+        self._watchers: list[asyncio.Future[None]] = []
 
     @property
     def spent(self) -> Spent:
@@ -141,13 +143,27 @@ class Budget:
             of(self._max_cost, self.cost or 0.0),
         )
 
+    def has_room(self, prompt_tokens: int, max_new_tokens: int) -> bool:
+        """Whether `request` would be granted at once. False where answers in flight may still leave room (see
+        `changed`); raises BudgetReached where there is none."""
+        limit = self._exceeded_by(prompt_tokens, max_new_tokens)
+        if limit is not None and not self._may_yet_fit(limit):
+            raise BudgetReached(limit)
+        return limit is None
+
+    async def changed(self) -> None:
+        """Until a request has ended, all was stopped, or the time is up."""
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        with self._alarm():
+            await watcher
+
     @asynccontextmanager
     async def request(self, prompt_tokens: int, max_new_tokens: int) -> AsyncIterator[None]:
         """Room for a request that costs at most so many tokens. Waits where answers in flight may still leave
         room; raises BudgetReached where there is none. The caller reports the real cost with `spend`.
 
-        Only entering may wait: nothing is awaited on the way out, so an answer that is stored within the block is
-        counted too, whoever cancels.
+        Only entering may wait: nothing is awaited on the way out.
         """
         waiting = _Waiting(prompt_tokens, max_new_tokens)
         self._settle(waiting)
@@ -163,6 +179,25 @@ class Budget:
         finally:
             self._give_back(waiting)
 
+    def told(self, limit: str) -> str:
+        """What `limit` allowed and what is spent of it; empty for what is no budget."""
+        spent = self.spent
+        if limit == MAX_REQUESTS:
+            return f"{spent.requests:,} of {self._max_requests:,} requests answered"
+        if limit == MAX_TIME:
+            return f"{spent.seconds:.0f} of {self._max_seconds:.0f} s used"
+        prompt, generated = self._refused
+        if limit == MAX_TOKENS:
+            return (
+                f"{spent.tokens:,} of {self._max_tokens:,} tokens spent, and the next request may cost "
+                f"{prompt + generated:,}"
+            )
+        if limit == MAX_COST and self._prices is not None:
+            next_one = price_of(prompt, generated, self._prices) or 0.0
+            spent_of = f"{self.cost or 0.0:.4f} of {self._max_cost:.4f} {self._prices.currency} spent"
+            return f"{spent_of}, and the next request may cost {next_one:.4f}"
+        return ""
+
     def spend(self, prompt_tokens: int, generated_tokens: int) -> None:
         """Books the tokens that a request really cost."""
         self._prompt_tokens += prompt_tokens
@@ -177,13 +212,9 @@ class Budget:
     async def _settled(self, waiting: _Waiting) -> None:
         """Waits until `waiting` is granted or refused."""
         self._waiting.append(waiting)
-        alarm = None
-        if self._max_seconds is not None:
-            # Time runs out whether anything is answered or not. A little later, because a timer may ring early.
-            left = max(0.0, self._max_seconds - self._seconds) + 0.01
-            alarm = asyncio.get_running_loop().call_later(left, self._settle_all)
         try:
-            await waiting.limit
+            with self._alarm():
+                await waiting.limit
         except asyncio.CancelledError:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
@@ -191,9 +222,6 @@ class Budget:
                 self._requests -= 1  # it was granted at the moment it was cancelled
                 self._give_back(waiting)
             raise
-        finally:
-            if alarm is not None:
-                alarm.cancel()
 
     def _settle(self, waiting: _Waiting) -> None:
         """Grants or refuses `waiting`, if that can be said now."""
@@ -203,11 +231,33 @@ class Budget:
             self._in_flight += 1
             self._reserved_prompt += waiting.prompt_tokens
             self._reserved_generated += waiting.max_new_tokens
-        elif self._in_flight and limit in (MAX_TOKENS, MAX_COST):
-            return  # answers in flight may cost less than was set aside for them
+        elif self._may_yet_fit(limit):
+            return
         waiting.limit.set_result(limit)
 
+    def _may_yet_fit(self, limit: str) -> bool:
+        # Answers in flight may cost less than was set aside for them.
+        return self._in_flight > 0 and limit in (MAX_TOKENS, MAX_COST)
+
+    @contextmanager
+    def _alarm(self) -> Iterator[None]:
+        """Time runs out whether anything is answered or not."""
+        timer = None
+        if self._max_seconds is not None:
+            # A little later, because a timer may ring early.
+            left = max(0.0, self._max_seconds - self._seconds) + 0.01
+            timer = asyncio.get_running_loop().call_later(left, self._settle_all)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+
     def _settle_all(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
         for waiting in self._waiting:
             if not waiting.limit.done():
                 self._settle(waiting)
@@ -228,9 +278,10 @@ class Budget:
             return MAX_REQUESTS
         prompt = self._prompt_tokens + self._reserved_prompt + prompt_tokens
         generated = self._generated_tokens + self._reserved_generated + max_new_tokens
+        cost = price_of(prompt, generated, self._prices)
+        self._refused = (prompt_tokens, max_new_tokens)
         if self._max_tokens is not None and prompt + generated > self._max_tokens:
             return MAX_TOKENS
-        cost = price_of(prompt, generated, self._prices)
         if self._max_cost is not None and cost is not None and cost > self._max_cost:
             return MAX_COST
         return None

@@ -15,7 +15,7 @@ from selfinstruct_hub.config import EndpointSettings
 from selfinstruct_hub.endpoint import Server, detect, failures, template, tgi
 from selfinstruct_hub.endpoint.asking import Asker
 from selfinstruct_hub.endpoint.dispatch import Dispatcher
-from selfinstruct_hub.errors import ConfigError, EndpointRefusedError
+from selfinstruct_hub.errors import ConfigError, EndpointRefusedError, EndpointUnreachableError
 
 API_KEY_VARIABLE = "SELFINSTRUCT_API_KEY"
 _HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -59,17 +59,27 @@ async def _connected(
 async def _servers(urls: Sequence[str], settings: EndpointSettings, report: events.Report) -> list[Server]:
     """A server for every address, all of one model and one form."""
     known = secrets()
-    results = await asyncio.gather(*(_server(url, settings, known) for url in urls), return_exceptions=True)
-    servers = [result[0] for result in results if not isinstance(result, BaseException)]
+    opening = [asyncio.ensure_future(_server(url, settings, known)) for url in urls]
     try:
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            report(result[1])
+        await asyncio.wait(opening)
+        found = []
+        for one in opening:
+            try:
+                found.append(one.result())
+            except EndpointUnreachableError as error:
+                if len(urls) == 1:
+                    raise
+                raise EndpointUnreachableError(f"{error}; without this address the others can go on") from None
+        for _, connected in found:
+            report(connected)
+        servers = [server for server, _ in found]
         _check_alike(servers)
     except BaseException:
-        for server in servers:
-            await server.close()
+        for one in opening:
+            one.cancel()
+        for result in await asyncio.gather(*opening, return_exceptions=True):
+            if not isinstance(result, BaseException):
+                await result[0].close()
         raise
     return servers
 
@@ -188,7 +198,7 @@ def _check_alike(servers: Sequence[Server]) -> None:
 def api_key(url: str) -> str | None:
     """The key for `url`: SELFINSTRUCT_API_KEY, or the Hub's token where the host is the Hub's own. A Hub token
     is never sent to anybody else."""
-    if key := os.environ.get(API_KEY_VARIABLE):
+    if key := os.environ.get(API_KEY_VARIABLE, "").strip():  # a secret read from a file ends with a line break
         return key
     if f".{urlsplit(url).hostname or ''}".endswith(_HUB_HOSTS):
         from huggingface_hub import get_token
@@ -201,5 +211,5 @@ def secrets() -> failures.Secrets:
     """Every key of this machine that a server could repeat in its words."""
     from huggingface_hub import get_token
 
-    named = [os.environ.get(name) for name in (API_KEY_VARIABLE, *_HUB_TOKENS)]
+    named = [os.environ.get(name, "").strip() for name in (API_KEY_VARIABLE, *_HUB_TOKENS)]
     return failures.Secrets([*named, get_token()])

@@ -41,6 +41,7 @@ class Address:
     def of(cls, url: str) -> Address:
         parts = urlsplit(url)
         path = parts.path.rstrip("/")
+        path = path.removesuffix("/generate")
         versioned = path.endswith(_CHAT)
         path = path.removesuffix(_CHAT)
         base = path if versioned or path.endswith("/v1") else f"{path}/v1"

@@ -26,6 +26,8 @@ from selfinstruct_hub.records import OVERLOADED, Completion, Decoding
 _EMBEDDED_IN_FLIGHT = 20
 # A server frees a place a moment after its answer is read; taken to the last, it would refuse now and then.
 _SPARE_SHARE = 32
+# So many failures with no answer between them, or so long a rest: other servers are preferred.
+_UNWELL, _SHORT_REST = 3, 5.0
 
 
 class Dispatcher:
@@ -69,6 +71,11 @@ class Dispatcher:
         finally:
             turn.leave()
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that a server has now; one that pauses before another try is not among them."""
+        return sum(lane.in_flight for lane in self._lanes)
+
     def stop(self, limit: str) -> None:
         """Lets nothing more begin: what waits for a place or for another try ends with BudgetReached(limit). What
         is in flight goes on."""
@@ -109,13 +116,15 @@ class Dispatcher:
             raise BudgetReached(self._stopped_by)
 
     def _free(self, avoid: _Lane | None) -> _Lane | None:
-        if sum(lane.in_flight for lane in self._lanes) >= self.capacity:
+        if self.in_flight >= self.capacity:
             return None
         now = time.monotonic()
         free = [lane for lane in self._lanes if lane.in_flight < lane.pace.limit and lane.resting_until <= now]
-        if not free:
-            return None
-        return min(free, key=lambda lane: (lane is avoid, lane.in_flight / lane.pace.limit))
+        if any(lane.is_well and lane is not avoid for lane in self._lanes):
+            # Rather wait for a server that answers than fail at one that does not; one request at a time finds out
+            # when it does again.
+            free = [lane for lane in free if lane is not avoid and (lane.is_well or not lane.in_flight)]
+        return min(free, key=lambda lane: lane.in_flight / lane.pace.limit, default=None)
 
     def _give_back(self, lane: _Lane) -> None:
         lane.in_flight -= 1
@@ -123,17 +132,22 @@ class Dispatcher:
 
     def _serve(self) -> None:
         """Gives free places to those who wait."""
+        passed_over = []  # because of what they avoid
         while self._waiting:
-            *_, avoid, waiter = self._waiting[0]
+            first = heapq.heappop(self._waiting)
+            *_, avoid, waiter = first
             if waiter.done():  # cancelled
-                heapq.heappop(self._waiting)
                 continue
             lane = self._free(avoid)
             if lane is None:
-                return
-            heapq.heappop(self._waiting)
+                passed_over.append(first)
+                if avoid is None or len(self._lanes) == 1:
+                    break
+                continue
             lane.in_flight += 1
             waiter.set_result(lane)
+        for waiting in passed_over:
+            heapq.heappush(self._waiting, waiting)
 
     # What happened to a try.
 
@@ -155,9 +169,9 @@ class Dispatcher:
             why = lane.pace.failed(mark)
             lane.failures += 1
         rest = failure.retry_after
-        if rest is None and lane.failures >= max(3, lane.pace.limit):
+        if not rest and lane.failures >= max(_UNWELL, lane.pace.limit) * (lane.rests + 1):
             # It answers nobody: one pause for all, instead of one for each.
-            lane.failures, lane.rests = 0, lane.rests + 1
+            lane.rests += 1
             rest = failures.backoff(lane.rests)
         if rest:
             lane.resting_until = max(lane.resting_until, time.monotonic() + rest)
@@ -199,6 +213,11 @@ class _Lane:
         self.failures = 0  # in a row, since the last answer or rest
         self.rests = 0  # in a row, since the last answer
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it answers, or is not known not to."""
+        return self.failures < _UNWELL and self.resting_until <= time.monotonic() + _SHORT_REST
+
 
 class _Turn:
     """A place, and the tries that it is for."""
@@ -234,7 +253,8 @@ class _Turn:
                 self.leave()
                 # A server that is busy has not failed: only time bounds how often it is asked.
                 counted += failure.reason != OVERLOADED
-                pause = failures.backoff(attempt) if failure.retry_after is None else failure.retry_after
+                # Never less than ours: "0" is a server's way of saying nothing.
+                pause = max(failures.backoff(attempt), failure.retry_after or 0.0)
                 spent = time.monotonic() - began
                 if counted >= settings.attempts or spent + pause > settings.stall:
                     raise _given_up(lane, failure, attempt, spent) from None

@@ -23,6 +23,11 @@ _ADDRESS = re.compile(r"\(['\"][^)]*\)|\bhost \S+|\bssl:\S+")
 _LONGEST_ASKED = 300.0  # seconds of Retry-After that are honoured
 
 
+def storable(text: str) -> str:
+    """`text` with half a character, which JSON may hold and UTF-8 may not, as a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class Secrets:
     """Keys that must never be shown; `hide` takes them out of a server's words."""
 
@@ -33,7 +38,7 @@ class Secrets:
     def hide(self, text: str) -> str:
         for key in self._keys:
             text = text.replace(key, "***")
-        return text
+        return storable(text)
 
 
 def refusal(
@@ -82,7 +87,7 @@ def words(content: bytes) -> str:
     text = content.decode("utf-8", "replace").strip()
     try:
         payload: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         payload = None
     if isinstance(payload, dict):
         for key in ("error", "message", "detail"):

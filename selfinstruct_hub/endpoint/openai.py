@@ -84,7 +84,8 @@ class OpenAIServer:
             raise failures.no_answer(patience) from None
         except (aiohttp.ClientError, OSError) as error:
             raise failures.no_connection(error) from None
-        except (ValueError, TypeError):  # it could not read the answer, whose bytes are in the exchange
+        # It could not read the answer, whose bytes are in the exchange.
+        except (ValueError, TypeError, RecursionError):
             raise failures.bad_answer(_what_is_wrong(exchange.content)) from None
         return self._completion(answer, exchange.headers, decoding, time.monotonic() - started)
 
@@ -142,7 +143,7 @@ class OpenAIServer:
         if not isinstance(content, str):
             why = f" (finish_reason {self._secrets.hide(reason)[:40]})" if reason else ""
             raise failures.bad_answer(f"an answer without content{why}")
-        text, stopped = cut_at_stop(content, decoding.stop)
+        text, stopped = cut_at_stop(failures.storable(content), decoding.stop)
         finish = _FINISH_REASONS.get(reason, FINISH_EOS)
         # vLLM says which stop sequence it was; the others say "stop" for the model's own end too.
         stopped = stopped or (finish == FINISH_EOS and isinstance(getattr(choice, "stop_reason", None), str))
@@ -212,7 +213,7 @@ def _what_is_wrong(content: bytes) -> str:
         return "an empty answer"
     try:
         json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "an answer that is cut off or not JSON"
     return "an answer that is no chat completion"
 
@@ -222,4 +223,4 @@ def _count(value: Any) -> int | None:
 
 
 def _milliseconds(value: str | None) -> float | None:
-    return int(value) / 1000 if value is not None and value.isdigit() else None
+    return int(value) / 1000 if value and value.isascii() and value.isdigit() else None

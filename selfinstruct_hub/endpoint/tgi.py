@@ -154,7 +154,7 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
 def _what_is_wrong(content: bytes) -> str:
     try:
         json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "an answer that is cut off or not JSON" if content.strip() else "an empty answer"
     return "an answer that is not text-generation-inference's (generated_text with details)"
 
@@ -166,7 +166,7 @@ def _number(info: dict[str, Any], key: str) -> int | None:
 
 def _header(answer: aiohttp.ClientResponse, name: str) -> int | None:
     value = answer.headers.get(name, "")
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isascii() and value.isdigit() else None
 
 
 def _seconds(answer: aiohttp.ClientResponse, name: str) -> float | None:

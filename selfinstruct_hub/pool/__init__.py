@@ -30,6 +30,8 @@ from selfinstruct_hub.records import (
 )
 
 FILE_NAME = "pool.sqlite3"
+# records.estimated_tokens of a column: a character in three, and every further byte of a character.
+_ESTIMATED = "(length({0}) + :c - 1) / :c + length(CAST({0} AS BLOB)) - length({0})"
 
 
 class Pool:
@@ -253,22 +255,18 @@ class Pool:
         )
         yield from map(encoding.completion, self._rows(query, round_number))
 
-    def models(self, round_number: int) -> list[str]:
-        """The models whose answers a round has judged."""
-        query = (
-            "SELECT DISTINCT model FROM completions JOIN draws USING (round, number) WHERE round = ? ORDER BY 1"
-        )
+    def models(self, round_number: int, *, judged: bool = True) -> list[str]:
+        """The models whose answers a round has judged, or all that have answered."""
+        draws = " JOIN draws USING (round, number)" if judged else ""
+        query = f"SELECT DISTINCT model FROM completions{draws} WHERE round = ? ORDER BY 1"
         return [model for (model,) in self._rows(query, round_number)]
 
     def cost(self, round_number: int) -> tuple[int, int, int]:
         """(requests answered, tokens of their prompts, generated tokens) of a round, judged or not: what a budget
-        counts. Where the endpoint did not tell the prompt's tokens, the same estimate that was booked when it was
-        asked."""
+        counts. Where the endpoint did not tell the tokens, the same estimate that was booked."""
         ((requests, prompt, generated),) = self._rows(
-            # records.estimated_tokens in SQL: a character in three, and every further byte of a character.
-            "SELECT count(*), sum(coalesce(prompt_tokens, (length(prompt) + :c - 1) / :c"
-            " + length(CAST(prompt AS BLOB)) - length(prompt))), sum(coalesce(generated_tokens, 0))"
-            " FROM completions WHERE round = :round",
+            f"SELECT count(*), sum(coalesce(prompt_tokens, {_ESTIMATED.format('prompt')})),"
+            f" sum(coalesce(generated_tokens, {_ESTIMATED.format('text')})) FROM completions WHERE round = :round",
             round=round_number,
             c=CHARACTERS_PER_TOKEN,
         )

@@ -91,6 +91,8 @@ class JsonView(RunView):
 
     def connected(self, event: events.Connected) -> None: ...  # it is written as it is
 
+    def ending(self, event: events.Ending) -> None: ...  # the same
+
     def _trouble(self, place: str, reason: str, text: str, now: float) -> None: ...  # the same
 
     def say(self, text: str) -> None:

@@ -22,6 +22,8 @@ from selfinstruct_hub.show.pieces import money, reasons, sentence, speed
 
 # A forecast that has changed is told again, but not more often.
 _SECONDS_BETWEEN_FORECASTS = 30.0
+_LONG_PAUSE = 10.0  # seconds that are worth telling
+_WORTH_TELLING = 3  # requests: of fewer there is nothing to foresee
 
 Clock = Callable[[], float]
 
@@ -136,7 +138,11 @@ class RunView:
             self.judged(event)
         elif isinstance(event, events.Retried):
             said = _reason(event.reason, event.said)
-            self._trouble(event.endpoint, event.reason, f"{event.endpoint}: {said}, trying again", now)
+            self._trouble(
+                event.endpoint, event.reason, f"{event.endpoint}: {said}, trying again{_later(event)}", now
+            )
+        elif isinstance(event, events.Ending):
+            self.ending(event)
         elif isinstance(event, events.GivenUp):
             said = (
                 f"draw {event.number}, step {event.stage}: given up after {counted(event.tries, 'try', 'tries')}"
@@ -180,6 +186,10 @@ class RunView:
         details.append("prompts in its chat template" if event.chat else "prompts as they are")
         self.say(f"{event.endpoint}: {event.model} ({', '.join(details)})")
 
+    def ending(self, event: events.Ending) -> None:
+        if event.limit != grow.INTERRUPT:  # of that the run itself has told
+            self.say(f"{event.limit} is reached: waiting for {event.in_flight:,} in flight")
+
     def answered(self, event: events.Answered) -> None: ...
 
     def judged(self, event: events.Judged) -> None: ...
@@ -218,7 +228,7 @@ class RunView:
         if self._told and now - self._told[0] < _SECONDS_BETWEEN_FORECASTS:
             return
         figures = self.figures()
-        if figures is None or figures.forecast is None:
+        if figures is None or figures.forecast is None or figures.forecast.requests < _WORTH_TELLING:
             return
         if is_news(self._told[1] if self._told else None, figures.forecast):
             self._told = (now, figures.forecast)
@@ -239,6 +249,10 @@ class RunView:
                 self.tick()
             except OSError:  # nobody reads any more: for the run itself to find out
                 return
+
+
+def _later(event: events.Retried) -> str:
+    return f" in {event.pause:.0f} s" if event.pause >= _LONG_PAUSE else ""
 
 
 def _reason(reason: str, said: str) -> str:
