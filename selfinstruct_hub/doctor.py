@@ -34,7 +34,16 @@ from selfinstruct_hub.errors import (
     SelfInstructError,
 )
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import FINISH_STOP, Completion, Decoding
+from selfinstruct_hub.records import (
+    BAD_ANSWER,
+    CONNECTION,
+    FINISH_STOP,
+    OVERLOADED,
+    SERVER_ERROR,
+    TIMEOUT,
+    Completion,
+    Decoding,
+)
 from selfinstruct_hub.workspace import Workspace
 
 _LITTLE_DISK = 1 << 30  # bytes
@@ -331,7 +340,8 @@ class _Examination:
             return
         except EndpointError as error:
             self._tell(*_fields(self._key(accepted=False)))
-            self._tell("generation", False, _words(error))
+            advice = f"; {_ADVICE[error.reason]}" if isinstance(error, RequestFailedError) else ""
+            self._tell("generation", False, f"{_words(error)}{advice}")
             if isinstance(error, EndpointRefusedError):  # it may still take others
                 await self._grammar(endpoint)
             return
@@ -411,6 +421,16 @@ def _generation(answer: Completion, seconds: float) -> Finding:
 
 def _fields(finding: Finding) -> tuple[str, bool | None, str]:
     return finding.name, finding.ok, finding.text
+
+
+# What to do where a try failed that a run would repeat.
+_ADVICE = {
+    OVERLOADED: "it is busy or limits your requests: wait, or ask it for more",
+    SERVER_ERROR: "look at the server's own log",
+    TIMEOUT: "look whether it is stuck or just slow; `endpoint.timeout` says how long a run waits",
+    CONNECTION: "look whether the server is still up, and the proxy before it",
+    BAD_ANSWER: "look whether a proxy stands before it, and whether `--api` is right",
+}
 
 
 def _words(error: EndpointError) -> str:

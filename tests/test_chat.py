@@ -22,7 +22,7 @@ from selfinstruct_hub.plan import demonstration_seeds, plan_of, resolve
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Candidate, Completion, Decoding, Instance, Task
 from selfinstruct_hub.workspace import Workspace
-from tests.support.tgi import CHAT_TOKENIZE, INFO, TOKENIZE, Server, running, write_anything, write_tasks
+from tests.support.tgi import CHAT_TOKENIZE, INFO, TOKENIZE, Server, fine, running, write_anything, write_tasks
 
 CHATML = ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
 LLAMA = (
@@ -37,10 +37,6 @@ def _no_waiting_and_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "FIRST_PAUSE", 0.001)
     for name in ("HF_TOKEN", "SELFINSTRUCT_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-
-
-def fine(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
-    return " fine", "eos_token"
 
 
 async def asked(server: Server, prompt: str = PROMPT, **settings: Any) -> events.Connected:

@@ -22,7 +22,7 @@ from selfinstruct_hub.errors import (
     SelfInstructError,
 )
 from selfinstruct_hub.records import Completion, Decoding
-from tests.support.tgi import CHAT, CHAT_TOKENIZE, GENERATE, INFO, MODELS, TOKENIZE, Server, running
+from tests.support.tgi import CHAT, CHAT_TOKENIZE, GENERATE, INFO, MODELS, TOKENIZE, Server, fine, running
 
 NOWHERE = "http://127.0.0.1:9"
 TGI_ROUTES = {INFO, GENERATE, CHAT_TOKENIZE, TOKENIZE}
@@ -33,10 +33,6 @@ def _no_waiting_and_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "FIRST_PAUSE", 0.001)
     for name in ("HF_TOKEN", "SELFINSTRUCT_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-
-
-def fine(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
-    return " fine", "eos_token"
 
 
 def scripted(**fields: Any) -> Server:

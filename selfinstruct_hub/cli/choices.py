@@ -96,6 +96,15 @@ def amount(text: str) -> float:
     return value
 
 
+Api = Annotated[
+    str | None, choice(APIS, metavar="auto|tgi|openai", help="Protocol of the endpoint.", show_default="auto")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="The model the endpoint must serve; without one, weights (path or id)."),
+]
+
+
 def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 

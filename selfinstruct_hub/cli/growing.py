@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfinstruct_hub.cli.choices import (
-    APIS,
     EXAMPLE,
     INTERRUPTED,
     LOG_JSON,
     RECIPES,
     SEED_COLUMNS,
     STOPPED_EARLY,
+    Api,
     Directory,
+    Model,
     amount,
     app,
     choice,
@@ -123,14 +124,8 @@ def grow(
             metavar="URL", help="Where to ask; several share the load.", show_default="the embedded engine"
         ),
     ] = None,
-    api: Annotated[
-        str | None,
-        choice(APIS, metavar="auto|tgi|openai", help="Protocol of the endpoint.", show_default="auto"),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="The model the endpoint must serve; without one, weights (path or id)."),
-    ] = None,
+    api: Api = None,
+    model: Model = None,
     recipe: Annotated[
         str | None,
         choice(RECIPES, metavar="alpaca|self-instruct", help="How tasks are asked for.", show_default="alpaca"),

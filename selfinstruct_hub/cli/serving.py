@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from selfinstruct_hub.cli.choices import (
-    APIS,
     EXAMPLE,
+    Api,
+    Model,
     app,
-    choice,
 )
 
 
@@ -46,14 +46,8 @@ def doctor(
             metavar="URL", help="Where to ask; once for each.", show_default="the workspace's, or the engine"
         ),
     ] = None,
-    api: Annotated[
-        str | None,
-        choice(APIS, metavar="auto|tgi|openai", help="Protocol of the endpoint.", show_default="auto"),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="The model the endpoint must serve; without one, weights (path or id)."),
-    ] = None,
+    api: Api = None,
+    model: Model = None,
 ) -> None:
     """Check workspace, disk, endpoint, engine and Hub, and say what to do.
 

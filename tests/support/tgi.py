@@ -93,6 +93,11 @@ def write_steps(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
     return f" <noinput>\n{output} {texts[1]}", "eos_token"
 
 
+def fine(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
+    """Something short that goes on."""
+    return " fine", "eos_token"
+
+
 def write_anything(prompt: str, parameters: dict[str, Any]) -> tuple[str, str]:
     """The recipe's answer, whichever the prompt asks for."""
     return (write_tasks if prompt.endswith("Instruction:") else write_steps)(prompt, parameters)
