@@ -85,7 +85,8 @@ def test_a_cap_exits_with_3_and_says_how_to_go_on(space: Path) -> None:
         done = command("grow", space, "--tasks", "90", "--max-requests", "2", "--endpoint", server.url)
         assert done.returncode == 3
         assert re.search(
-            r"stopped by --max-requests with \d of 90 tasks in round 1; everything is kept", done.stderr
+            r"stopped by --max-requests \(2 of 2 requests answered\) with \d of 90 tasks in round 1; everything is",
+            done.stderr,
         )
         assert re.search(r"or with --tasks \d+ to release the round as it is", done.stderr)
         kept = json.loads(command("status", space, "--json").stdout)
@@ -549,7 +550,7 @@ def test_a_cap_before_anything_is_accepted_offers_no_release(space: Path) -> Non
     with running(Server(answer=answer)) as server:
         done = command("grow", space, "--tasks", "1", "--max-requests", "2", "--endpoint", server.url)
         assert done.returncode == 3
-        assert "stopped by --max-requests with 0 of 1 task in round 1; everything is kept: start" in done.stderr
+        assert ") with 0 of 1 task in round 1; everything is kept: start" in done.stderr
         assert "--tasks" not in done.stderr
         text = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
         assert write(
@@ -599,7 +600,9 @@ def test_time_and_money_stop_a_run(space: Path, option: str) -> None:
         arguments = ("--tasks", "900", "--concurrency", "2", "--endpoint", server.url)
         done = command("grow", space, *arguments, option, limit)
         assert done.returncode == 3, done.stderr
-        assert re.search(rf"stopped by {option} with \d+ of 900 tasks in round 1; everything is kept", done.stderr)
+        assert re.search(
+            rf"stopped by {option} \(.+\) with \d+ of 900 tasks in round 1; everything is kept", done.stderr
+        )
         assert f"start again with a higher {option} to go on" in done.stderr
         asked = len(server.requests)
         assert 0 < asked < 30

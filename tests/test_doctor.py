@@ -276,7 +276,7 @@ def test_an_endpoint_that_generates_nothing() -> None:
     with running(server):
         found = look(server.url)
     assert failed(found) == {"generation"}
-    assert found["generation"].text == "server error: HTTP 500: CUDA error"
+    assert found["generation"].text == "server error: HTTP 500: CUDA error; look at the server's own log"
     assert "grammar" not in found
 
 

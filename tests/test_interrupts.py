@@ -128,7 +128,7 @@ def test_pauses_before_another_try_end_with_the_first_signal(space: Path) -> Non
     server = Server(fault=lambda n: web.json_response(busy, status=429, headers={"Retry-After": "60"}))
     with running(server):
         child = start(space, server)
-        until(lambda: len(server.requests) >= 4)
+        until(lambda: bool(server.requests))
         time.sleep(0.5)
         child.send_signal(signal.SIGINT)
         began = time.monotonic()

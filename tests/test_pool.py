@@ -321,7 +321,7 @@ def test_an_open_round_of_format_1_goes_on_as_a_new_major_version(tmp_path: Path
     path = tmp_path / "pool.sqlite3"
     old = sqlite3.connect(path)
     old.executescript(FORMAT_1)
-    endpoint: Any = SimpleNamespace(embedded=False, chat=False, limits=Limits(max_total_tokens=4096))
+    endpoint: Any = SimpleNamespace(embedded=False, chat=False, model="m", limits=Limits(max_total_tokens=4096))
     asked = config.Settings(demonstrations=config.Demonstrations(human=1))
     settings = resolve(asked, endpoint)
     for key in ("columns", "language_name", "domain"):
