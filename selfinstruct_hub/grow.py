@@ -172,10 +172,12 @@ async def grow_round(
             # In a thread: a large pool must not keep the answers waiting that come meanwhile.
             verdicts = await asyncio.to_thread(lambda batch: list(judge.draws(batch)), ready)
             judged: list[tuple[int, list[Verdict], Sequence[Failure]]] = []
+            counted: list[events.Judged] = []
             for (number, candidates), found in zip(ready, verdicts, strict=False):
                 del running[number]
                 judged.append((number, found, draws.failures.pop(number, ())))
-                _count(progress, found)
+                counted.append(_judged(round_.number, number, found))
+                _count(progress, counted[-1])
                 asked = len({0}.union(*(candidate.calls for candidate in candidates)))
                 barren = 0 if any(verdict.task for verdict in found) else barren + asked
                 if said := refusals.persist(found):
@@ -185,8 +187,8 @@ async def grow_round(
                 if limit is not None:
                     break
             pool.add_draws(round_.number, judged)
-            for number, found, _ in judged:
-                report(_judged(round_.number, number, found))
+            for event in counted:
+                report(event)
             number += 1
             if limit is not None and progress.accepted < round_.wanted:
                 break
@@ -323,9 +325,6 @@ class _Draws:
         """Requests that the draws begun are reckoned to ask for still."""
         return self._still_to_ask.total()
 
-    def _to_ask(self, number: int, change: int) -> None:
-        self._still_to_ask[number] = max(0, self._still_to_ask[number] + change)
-
     def _finished(self, number: int, draw: asyncio.Task[list[Candidate]]) -> None:
         self.unfinished -= 1
         del self._still_to_ask[number]
@@ -409,7 +408,7 @@ class _Draws:
             async with self._endpoint.turn(request.number, request.call) as turn:
                 if self._budget.has_room(prompt_tokens, most):
                     async with self._budget.request(prompt_tokens, most):
-                        self._to_ask(request.number, -1)
+                        self._still_to_ask[request.number] = max(0, self._still_to_ask[request.number] - 1)
                         completion = await turn.complete(request.prompt, request.decoding)
                         await self._stored(request, completion)
                         spent = (
@@ -533,11 +532,11 @@ def _progress_of(pool: Pool, round_: Round) -> Progress:
     )
 
 
-def _count(progress: Progress, verdicts: Sequence[Verdict]) -> None:
+def _count(progress: Progress, judged: events.Judged) -> None:
     progress.judged += 1
-    progress.candidates += len(verdicts)
-    progress.accepted += sum(verdict.task is not None for verdict in verdicts)
-    progress.drops.update(verdict.drop.reason for verdict in verdicts if verdict.drop)
+    progress.candidates += judged.candidates
+    progress.accepted += judged.accepted
+    progress.drops.update(judged.drops)
 
 
 def _judged(round_number: int, number: int, verdicts: Sequence[Verdict]) -> events.Judged:

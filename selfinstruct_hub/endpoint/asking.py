@@ -111,8 +111,8 @@ class Asker:
             if response.status not in _LOADING:
                 return Answer(f"{method} {route}", response.status, _json(content), said)
             if attempt < attempts:
-                pause = failures.retry_after(response.headers.get("Retry-After"))
-                await asyncio.sleep(failures.backoff(attempt) if pause is None else pause)
+                asked = failures.retry_after(response.headers.get("Retry-After"))
+                await asyncio.sleep(failures.pause_before(attempt, asked))
         known = f"HTTP {response.status}{f': {said}' if said else ''}"
         raise EndpointUnreachableError(
             f"{self.name} is not ready ({known}); wait until it has loaded its model and start again"

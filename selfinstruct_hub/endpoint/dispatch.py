@@ -253,8 +253,7 @@ class _Turn:
                 self.leave()
                 # A server that is busy has not failed: only time bounds how often it is asked.
                 counted += failure.reason != OVERLOADED
-                # Never less than ours: "0" is a server's way of saying nothing.
-                pause = max(failures.backoff(attempt), failure.retry_after or 0.0)
+                pause = failures.pause_before(attempt, failure.retry_after)
                 spent = time.monotonic() - began
                 if counted >= settings.attempts or spent + pause > settings.stall:
                     raise _given_up(lane, failure, attempt, spent) from None

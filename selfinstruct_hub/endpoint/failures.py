@@ -113,6 +113,12 @@ def backoff(attempt: int) -> float:
     return min(LONGEST_PAUSE, pause) * random.uniform(0.5, 1.5)
 
 
+def pause_before(attempt: int, asked: float | None) -> float:
+    """Seconds until the try after number `attempt`: what the server asked for, and never less than ours, because
+    "0" is a server's way of saying nothing."""
+    return max(backoff(attempt), asked or 0.0)
+
+
 def retry_after(value: str | None) -> float | None:
     """Seconds that a Retry-After header asks for, in either of its forms; None where it asks for nothing."""
     if value is None:
