@@ -91,7 +91,11 @@ class Judge:
             if drop is not None:
                 yield replace(verdict, drop=drop)
             else:
-                yield self._verdict(replace(verdict, similarity=comparison[next(compared)]))
+                place = next(compared)
+                verdict = self._verdict(replace(verdict, similarity=comparison[place]))
+                if verdict.task:
+                    comparison.accept(place, verdict.task.id)
+                yield verdict
 
     def _verdict(self, verdict: Verdict) -> Verdict:
         """The verdict on a candidate whose instruction passes the rules and was compared."""
@@ -108,7 +112,6 @@ class Judge:
         if drop:
             return replace(verdict, lost=lost, drop=drop)
         task = task_of(candidate, instances)
-        self._gate.add(task.id, task.instruction)
         self._bare.pop(task.instruction, None)
         self._accepted += 1
         return replace(verdict, lost=lost, task=task)

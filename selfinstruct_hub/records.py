@@ -227,10 +227,11 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Similarity:
-    """How near a candidate's instruction is to the pool. `mean` is over the whole pool."""
+    """How near a candidate's instruction is to the pool. `mean` is over the whole pool; None where the gate looked
+    only for neighbours above its threshold."""
 
     nearest: tuple[Neighbour, ...] = ()  # the most similar first
-    mean: float = 0.0
+    mean: float | None = 0.0
 
     @property
     def score(self) -> float:

@@ -116,12 +116,12 @@ def test_many_at_once_are_compared_as_one_by_one(
     """Every other candidate is added, and counts against those behind it; in both ways to the last bit."""
     from unittest import mock
 
-    from selfinstruct_hub import novelty
+    from selfinstruct_hub.novelty.scan import FullScan
 
     gates = [NoveltyGate(most_similar), NoveltyGate(most_similar)]
     for gate in gates:
         gate.extend((f"p{i}", text) for i, text in enumerate(pool))
-    with mock.patch.object(novelty, "_MANY", many):
+    with mock.patch.object(FullScan, "batch", return_value=many):
         comparison = gates[0].comparison(candidates)
         for place, text in enumerate(candidates):
             assert comparison[place] == gates[1].compare(text)

@@ -1,0 +1,100 @@
+"""How the gate keeps texts: every different token is a number, a text is the characters of these numbers.
+
+rapidfuzz compares such strings faster than lists of words, and numpy reads many of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from selfinstruct_hub import languages
+
+# Surrogates are no characters; beyond the last one a text is a tuple of numbers, which rapidfuzz compares with
+# strings all the same, only slower. chr(0) is left out.
+_FIRST_SURROGATE, _AFTER_SURROGATES, _LAST = 0xD800, 0xE000, 0x10FFFF
+
+Encoded = str | tuple[int, ...]
+
+
+class Alphabet:
+    """The numbers of all tokens seen so far."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._characters: dict[str, str] = {}
+
+    def encoded(self, text: str) -> Encoded:
+        """The tokens of `text`, those never seen before with numbers of their own."""
+        tokens = languages.tokens(text)
+        try:
+            return "".join([self._characters[token] for token in tokens])
+        except KeyError:
+            codes = [self._code(token) for token in tokens]
+        return "".join(map(chr, codes)) if max(codes) <= _LAST else tuple(codes)
+
+    def _code(self, token: str) -> int:
+        code = self._codes.get(token)
+        if code is None:
+            code = len(self._codes) + 1
+            if code >= _FIRST_SURROGATE:
+                code += _AFTER_SURROGATES - _FIRST_SURROGATE
+            self._codes[token] = code
+            if code <= _LAST:
+                self._characters[token] = chr(code)
+        return code
+
+
+class Texts:
+    """The instructions of a pool in the order they came: `ids` and `encoded`. Each has a kind, which stands for
+    its length; kinds are numbered as lengths come, so that what was counted by them stays right."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.encoded: list[Encoded] = []
+        self._kind_of: dict[int, int] = {}
+        self._kinds = np.zeros(1024, np.int32)
+        self.lengths: Any = np.zeros(0, np.int64)  # of the kinds, in tokens
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def append(self, key: str, text: Encoded) -> None:
+        """Adds `text` under the id `key`."""
+        if len(self.ids) == len(self._kinds):
+            self._kinds = np.concatenate([self._kinds, np.zeros_like(self._kinds)])
+        kind = self._kind_of.get(len(text))
+        if kind is None:
+            kind = self._kind_of[len(text)] = len(self._kind_of)
+            self.lengths = np.append(self.lengths, len(text))
+        self._kinds[len(self.ids)] = kind
+        self.ids.append(key)
+        self.encoded.append(text)
+
+    def kinds(self, first: int, end: int) -> Any:
+        """The kind of each text from number `first` to before `end`."""
+        return self._kinds[first:end]
+
+    def between(self, first: int, end: int) -> list[Encoded]:
+        """These texts themselves."""
+        return self.encoded if (first, end) == (0, len(self)) else self.encoded[first:end]
+
+
+def lengths(texts: Sequence[Encoded]) -> Any:
+    """Tokens of each text: an array of int64."""
+    return np.fromiter(map(len, texts), np.int64, len(texts))
+
+
+def codes(texts: Iterable[Encoded]) -> Any:
+    """The numbers of all tokens, text after text: an array of int64."""
+    texts = list(texts)
+    try:
+        joined = "".join(texts)  # type: ignore[arg-type]
+    except TypeError:  # a text with numbers beyond the characters is among them
+        return np.fromiter(
+            chain.from_iterable(t if isinstance(t, tuple) else map(ord, t) for t in texts), np.int64
+        )
+    return np.frombuffer(joined.encode("utf-32-le"), np.uint32).astype(np.int64)
