@@ -33,7 +33,7 @@ def required(length: Any, lengths: Any, threshold: float) -> Any:
     # One below what the plain formula says, F1 being 2 * common / (length + lengths), then upwards.
     common = np.maximum(np.floor(threshold * (length + lengths) / 2).astype(np.int64) - 1, 1)
     while True:
-        short = ~_above(common, length, lengths, threshold) & (common <= np.minimum(length, lengths))
+        short = (common <= np.minimum(length, lengths)) & ~_above(common, length, lengths, threshold)
         if not short.any():
             return common.reshape(shape)
         common = common + short
@@ -42,7 +42,8 @@ def required(length: Any, lengths: Any, threshold: float) -> Any:
 def _above(common: Any, length: Any, lengths: Any, threshold: float) -> Any:
     scores = f1(common, length, lengths)
     above = scores > threshold
-    for place in np.flatnonzero(np.abs(scores - threshold) < _TIE).tolist():
+    real = common <= np.minimum(length, lengths)
+    for place in np.flatnonzero(real & (np.abs(scores - threshold) < _TIE)).tolist():
         above[place] = _rouge_score(int(common[place]), int(length[place]), int(lengths[place])) > threshold
     return above
 
