@@ -20,32 +20,23 @@ _FIRST_SURROGATE, _AFTER_SURROGATES, _LAST = 0xD800, 0xE000, 0x10FFFF
 Encoded = str | tuple[int, ...]
 
 
-class Alphabet:
-    """The numbers of all tokens seen so far."""
+class Alphabet(dict[str, str | int]):
+    """What every token seen so far is written as: a character, or its number where there is none left."""
 
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._characters: dict[str, str] = {}
+    def __missing__(self, token: str) -> str | int:
+        code = len(self) + 1
+        if code >= _FIRST_SURROGATE:
+            code += _AFTER_SURROGATES - _FIRST_SURROGATE
+        self[token] = chr(code) if code <= _LAST else code
+        return self[token]
 
     def encoded(self, text: str) -> Encoded:
         """The tokens of `text`, those never seen before with numbers of their own."""
-        tokens = languages.tokens(text)
+        symbols = [self[token] for token in languages.tokens(text)]
         try:
-            return "".join([self._characters[token] for token in tokens])
-        except KeyError:
-            codes = [self._code(token) for token in tokens]
-        return "".join(map(chr, codes)) if max(codes) <= _LAST else tuple(codes)
-
-    def _code(self, token: str) -> int:
-        code = self._codes.get(token)
-        if code is None:
-            code = len(self._codes) + 1
-            if code >= _FIRST_SURROGATE:
-                code += _AFTER_SURROGATES - _FIRST_SURROGATE
-            self._codes[token] = code
-            if code <= _LAST:
-                self._characters[token] = chr(code)
-        return code
+            return "".join(symbols)  # type: ignore[arg-type]
+        except TypeError:
+            return tuple(symbol if isinstance(symbol, int) else ord(symbol) for symbol in symbols)
 
 
 class Texts:

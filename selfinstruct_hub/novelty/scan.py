@@ -20,8 +20,8 @@ from selfinstruct_hub.novelty.measure import f1
 
 # Threads cost more than they bring below so many pairs.
 _WORTH_THREADS = 50_000
-# Pairs whose common lengths are held at a time.
-_MOST_PAIRS = 4_000_000
+# Queries that are compared at once, and the pairs whose common lengths are held for it.
+_BATCH, _MOST_PAIRS = 64, 4_000_000
 # Scores are summed as integers of this unit: the mean then depends neither on the order of the texts nor on how
 # they were compared. The sum over 2 ** 22 texts fits.
 _UNIT = 2.0**40
@@ -69,7 +69,7 @@ class FullScan:
 
     def batch(self, size: int) -> int:
         """How many queries are compared at once with `size` texts."""
-        return max(1, min(256, _MOST_PAIRS // max(1, size)))
+        return max(1, min(_BATCH, _MOST_PAIRS // max(1, size)))
 
     def settle(self) -> None:
         """Nothing is kept of the texts but themselves."""
