@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from selfinstruct_hub import filters, languages
-from selfinstruct_hub.novelty import NoveltyGate
+from selfinstruct_hub.novelty import NoveltyGate, mode_for
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Candidate, Drop, Neighbour, Round, Verdict, task_of
 
@@ -39,19 +39,27 @@ class Judge:
     @classmethod
     def resumed(cls, pool: Pool, round_: Round) -> Judge:
         """A judge who knows the seeds and everything that the pool has accepted so far."""
-        gate = NoveltyGate(round_.settings["novelty"]["most_similar"])
-        gate.extend((task.id, task.instruction) for task in pool.seeds())
-        frozen = len(gate)
+        seeds = [(task.id, task.instruction) for task in pool.seeds()]
+        # Of what was there when the round began, so that a resumed round is judged as it was.
+        frozen = len(seeds) + sum(pool.accepted_count(number) for number in range(1, round_.number))
+        novelty = round_.settings["novelty"]
+        mode, threshold = novelty.get("mode", "auto"), novelty["threshold"]
+        if mode == "auto":
+            mode = mode_for(frozen, threshold)
+        gate = NoveltyGate(novelty["most_similar"], mode=mode, threshold=threshold)
+        gate.extend(seeds)
         bare: dict[str, str] = {}
-        for number in range(1, round_.number + 1):
-            if number == round_.number:
-                frozen = len(gate)
-            for task in pool.tasks(number):
-                gate.add(task.id, task.instruction)
-                if task.instances:
-                    bare.pop(task.instruction, None)
-                else:
-                    bare[task.instruction] = task.id
+
+        def accepted() -> Iterator[tuple[str, str]]:
+            for number in range(1, round_.number + 1):
+                for key, instruction, has_instances in pool.instructions(number):
+                    if has_instances:
+                        bare.pop(instruction, None)
+                    else:
+                        bare[instruction] = key
+                    yield key, instruction
+
+        gate.extend(accepted())
         return cls(round_, gate, frozen=frozen, accepted=len(gate) - frozen, bare=bare)
 
     def passes(self, candidate: Candidate) -> bool:

@@ -101,9 +101,15 @@ def judging(settings: Settings) -> dict[str, Any]:
             "max_words": _chosen(settings.filters.max_words, language.max_words),
             "blocked_words": blocked,
         },
-        "novelty": settings.novelty.model_dump(),
+        "novelty": {**settings.novelty.model_dump(), "mode": _novelty_mode(settings)},
         "columns": versions.COLUMNS,
     }
+
+
+def _novelty_mode(settings: Settings) -> str:
+    """What is known before the pool is; `auto` is decided by its size, when a round's judge is made."""
+    mode = settings.novelty.mode
+    return "full" if mode == "auto" and settings.saturation.needs_similarity else mode
 
 
 def _chosen(value: Any, auto: Any) -> Any:

@@ -45,6 +45,10 @@ def test_the_written_file_holds_every_setting_and_reads_back(tmp_path: Path) -> 
         ("tasks: true", "`tasks`: expected a value, got true"),
         ("decoding: {temperature: .inf}", "`decoding.temperature`: "),
         ("novelty: {threshold: 1.0}", "`novelty.threshold`: expected less than 1"),
+        (
+            "novelty: {mode: fast}\nsaturation: {mean_similarity: 0.5}",
+            "`saturation`: a limit of similarity needs novelty.mode full or auto: fast does not measure it",
+        ),
         ("filters: {blocked_words: ['']}", "`filters.blocked_words`: "),
         ("language: d3", "`language`: String should match pattern"),
         ("endpoint: {url: 'http://h:99999'}", "`endpoint.url`: Port out of range"),

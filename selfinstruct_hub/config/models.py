@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Auto = Literal["auto"]
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -114,6 +114,10 @@ class Novelty(Section):
         0.7, ge=0, lt=1, description="a candidate whose highest score is above this is dropped"
     )
     most_similar: int = Field(10, ge=1, le=100, description="neighbours kept with their scores")
+    mode: Literal["auto", "full", "fast"] = Field(
+        "auto",
+        description="fast: neighbours above the threshold only, the same verdicts; auto: above 50,000 tasks",
+    )
 
 
 class Saturation(Section):
@@ -125,6 +129,11 @@ class Saturation(Section):
     p90_similarity: _Share | None = Field(None, description="the 90th percentile of the same, this or above")
     acceptance: _Share | None = Field(None, description="accepted share of a round's candidates, this or below")
     rounds: int = Field(2, ge=1, description="so many last rounds must all cross one of these")
+
+    @property
+    def needs_similarity(self) -> bool:
+        """Whether a limit looks at how near candidates are, which only a full comparison tells."""
+        return self.mean_similarity is not None or self.p90_similarity is not None
 
 
 class EndpointSettings(Section):
@@ -257,3 +266,11 @@ class Settings(Section):
         if isinstance(low, int) and isinstance(high, int) and low > high:
             raise ValueError("min_words is above max_words: no instruction could pass")
         return filters
+
+    @field_validator("saturation")
+    @classmethod
+    def _similarity_known(cls, saturation: Saturation, info: ValidationInfo) -> Saturation:
+        novelty = info.data.get("novelty")
+        if novelty and novelty.mode == "fast" and saturation.needs_similarity:
+            raise ValueError("a limit of similarity needs novelty.mode full or auto: fast does not measure it")
+        return saturation

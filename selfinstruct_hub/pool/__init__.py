@@ -330,6 +330,18 @@ class Pool:
             for (text,) in self._db.execute(query, (round_number,)):
                 yield encoding.task(json.loads(text))
 
+    def instructions(self, round_number: int) -> Iterator[tuple[str, str, bool]]:
+        """The (id, instruction, whether it has instances) of a round's accepted tasks, in order; much faster than
+        the tasks whole."""
+        query = (
+            "SELECT json_extract(task, '$.id'), json_extract(task, '$.instruction'),"
+            " json_array_length(task, '$.instances') FROM verdicts WHERE round = ? AND task IS NOT NULL"
+            " ORDER BY number, position"
+        )
+        with _errors_named(self.path):
+            for key, instruction, instances in self._db.execute(query, (round_number,)):
+                yield key, instruction, bool(instances)
+
     def accepted_count(self, round_number: int) -> int:
         query = "SELECT count(*) FROM verdicts WHERE round = ? AND task IS NOT NULL"
         ((count,),) = self._rows(query, round_number)

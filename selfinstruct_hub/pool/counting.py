@@ -111,8 +111,9 @@ def _commonest_first(counts: Counter[str]) -> dict[str, int]:
 
 
 def _similarity(rows: Rows, round_number: int) -> dict[str, float | None]:
-    """Mean and 90th percentile (nearest rank) of the candidates' scores with their nearest neighbour."""
-    measured = "FROM verdicts WHERE round = ? AND score IS NOT NULL"
+    """Mean and 90th percentile (nearest rank) of the candidates' scores with their nearest neighbour. None where
+    the gate looked only for neighbours above its threshold: what is known then are the highest scores."""
+    measured = "FROM verdicts WHERE round = ? AND score IS NOT NULL AND mean IS NOT NULL"
     ((count, mean),) = rows(f"SELECT count(*), avg(score) {measured}", round_number)
     if not count:
         return {"mean": None, "p90": None}

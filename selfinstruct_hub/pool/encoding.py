@@ -103,7 +103,8 @@ def verdict_values(verdict: Verdict) -> tuple[Any, ...]:
         canonical_json([[n.id, n.score] for n in similarity.nearest]),
         similarity.mean,
         verdict.candidate.stage,
-        similarity.score if verdict.similarity else None,
+        # Unknown, too, where the gate found nothing above its threshold and looked no further.
+        similarity.score if verdict.similarity and (similarity.nearest or similarity.mean is not None) else None,
         canonical_json(lost_values(verdict.lost)),
     )
 
@@ -118,6 +119,6 @@ def verdict(row: tuple[Any, ...]) -> Verdict:
         candidate=candidate(json.loads(found), stage),
         task=task(json.loads(made)) if made else None,
         drop=Drop(reason, detail or "") if reason else None,
-        similarity=None if score is None else measured,
+        similarity=None if score is None and mean is not None else measured,
         lost=lost(json.loads(left)),
     )

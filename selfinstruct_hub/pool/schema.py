@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x53494842  # "SIHB", so that somebody else's SQLite file is not taken for a pool
 
 SCHEMA = """
@@ -25,7 +25,7 @@ CREATE TABLE draws (
 );
 CREATE TABLE verdicts (
     round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
-    candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL NOT NULL,
+    candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL,
     stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL,
     PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
 );
@@ -54,5 +54,19 @@ CREATE TABLE failures (
     reason TEXT NOT NULL, detail TEXT NOT NULL, tries INTEGER NOT NULL,
     PRIMARY KEY (round, number, call), FOREIGN KEY (round, number) REFERENCES draws
 );
+""",
+    # A mean may be unknown. SQLite takes a NOT NULL away by making the table anew only.
+    3: """
+CREATE TABLE verdicts_4 (
+    round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
+    candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL,
+    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL,
+    PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
+);
+INSERT INTO verdicts_4 SELECT
+ round, number, position, candidate, task, reason, detail, nearest, mean, stage, score, lost FROM verdicts;
+DROP TABLE verdicts;
+ALTER TABLE verdicts_4 RENAME TO verdicts;
+CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
 """,
 }
