@@ -85,6 +85,7 @@ def test_imports_run_one_way(path: Path) -> None:
         ("openvino_genai", {"local"}),
         ("pyarrow", {"release"}),
         ("rapidfuzz", {"novelty"}),
+        ("model2vec", {"novelty"}),
         ("rich", {"show"}),
         ("typer", {"cli"}),
         ("datasets", {"seeds"}),

@@ -188,9 +188,7 @@ def main() -> None:
                     flush=True,
                 )
         print()
-    print(
-        "| language | candidates | mode | kept | pairs/s of rouge-score | its time | the gate's | times | peak MB |"
-    )
+    print("| language | candidates | mode | kept | pairs/s of rouge-score | its time | gate's time | times | MB |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     sources = [Source(language, size) for language in given.languages for size in given.sizes]
     for source in [Source("file", 0, given.file)] if given.file else sources:
