@@ -119,8 +119,9 @@ async def test_a_recipe_as_a_chat(local_server: str, recipe: str, path: str) -> 
     words = wording.of(languages.of("en"))
     assert all("\n\nGo on with this list up to number" in prompt for prompt, _ in sent[:1])
     if recipe == "self-instruct":
-        assert len(found) == 2
-        assert len(sent) == 5
+        # The model may run on to its token limit within the first task: a cut-off one is not asked about further.
+        whole = [candidate for candidate in found if not candidate.cut_off]
+        assert len(sent) == 1 + 2 * len(whole)
         beginnings = {self_instruct.beginning(words, label_first) for label_first in (False, True)}
-        assert sum(prompt.endswith(tuple(beginnings)) for prompt, _ in sent) == 2
+        assert sum(prompt.endswith(tuple(beginnings)) for prompt, _ in sent) == len(whole)
         assert all(candidate.instances or candidate.lost for candidate in found)
