@@ -5,7 +5,9 @@
         ConfigError                a setting in selfinstruct.yaml
         SeedError                  a seed file, or a dataset of seeds
         FormatError                a file to import, or one to export to
+        DataFileError              a file or folder of rows to read or to write
         WorkspaceError             a directory that is not what the command needs
+      BadRowError                a row of such a file that has no instruction
       PoolError                  the pool cannot be used (newer version, damaged, locked, disk full)
         WorkspaceBusyError         another process grows this workspace
       EndpointError              the endpoint
@@ -17,6 +19,7 @@
       LocalEngineError           the embedded engine
         ModelNotFoundError         no weights, or a file that is none
         GrammarError               a grammar the engine cannot compile in time
+      ClusterError               the Ray cluster that compares cannot be used, or failed
       ReleaseError               a release cannot be written or read
 
 The CLI is the only place that catches SelfInstructError: it prints the message as one line and exits with
@@ -49,8 +52,16 @@ class FormatError(UsageError):
     """A file in none of the formats, or with broken rows; the message names file, row and field."""
 
 
+class DataFileError(UsageError):
+    """A file or folder of rows that cannot be read or written; the message names file, row and field."""
+
+
 class WorkspaceError(UsageError):
     """A directory that is not a workspace, or not an empty one."""
+
+
+class BadRowError(SelfInstructError):
+    """A row without an instruction, where every row must have one; the message names file, row and field."""
 
 
 class PoolError(SelfInstructError):
@@ -110,6 +121,10 @@ class ModelNotFoundError(LocalEngineError):
 
 class GrammarError(LocalEngineError):
     """A grammar that the engine cannot compile in time, or at all."""
+
+
+class ClusterError(SelfInstructError):
+    """A Ray cluster that is not installed, not to be reached, or that lost a worker."""
 
 
 class ReleaseError(SelfInstructError):

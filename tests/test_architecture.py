@@ -15,7 +15,8 @@ PACKAGE = ROOT / "selfinstruct_hub"
 
 # The rooms in the order that imports may run: a room may import from those above it.
 ROOMS = [
-    *("__init__", "errors", "records", "rows", "assets", "versions", "events", "config", "languages", "seeds"),
+    *("__init__", "errors", "records", "rows", "datafiles"),
+    *("assets", "versions", "events", "config", "languages", "seeds"),
     "sampling",
     *("parsing", "formats", "recipes"),
     *(
@@ -35,6 +36,7 @@ ROOMS = [
         "interrupts",
         "run",
         "exchange",
+        "dedup",
         "doctor",
         "forecast",
     ),
@@ -83,9 +85,10 @@ def test_imports_run_one_way(path: Path) -> None:
         ("transformers", {"endpoint"}),
         ("sqlite3", {"pool"}),
         ("openvino_genai", {"local"}),
-        ("pyarrow", {"release"}),
+        ("pyarrow", {"release", "datafiles"}),
         ("rapidfuzz", {"novelty"}),
         ("model2vec", {"novelty"}),
+        ("ray", {"novelty"}),
         ("rich", {"show"}),
         ("typer", {"cli"}),
         ("datasets", {"seeds"}),

@@ -8,13 +8,24 @@ from __future__ import annotations
 import sys
 
 from selfinstruct_hub.config import Settings
+from selfinstruct_hub.show.deduplication import DedupView, dedup_json, dedup_lines
 from selfinstruct_hub.show.live import CountView, LiveView
 from selfinstruct_hub.show.log import JsonView, LineView, StepView, Write
 from selfinstruct_hub.show.pieces import console_of, is_live
 from selfinstruct_hub.show.tables import print_finding, print_import, print_status
 from selfinstruct_hub.show.views import RunView
 
-__all__ = ["CountView", "RunView", "print_finding", "print_import", "print_status", "view_of"]
+__all__ = [
+    "CountView",
+    "DedupView",
+    "RunView",
+    "dedup_json",
+    "dedup_lines",
+    "print_finding",
+    "print_import",
+    "print_status",
+    "view_of",
+]
 
 
 def view_of(settings: Settings, write: Write | None = None) -> RunView:
