@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check lint types bench clean
+.PHONY: help demo test test-compat check lint types bench clean
 
 help:
 	@echo "make demo    grow two rounds on the embedded model and load the release"
 	@echo "             (RECIPE=self-instruct, LANGUAGE=zh for the other recipe and language)"
 	@echo "make test    lint, type check and the whole test suite"
+	@echo "make test-compat"
+	@echo "             a release read by datasets 2.14 to 5.2, pandas, Polars and DuckDB"
 	@echo "make bench   the measurements quoted in the README"
-	@echo "make clean   remove .venv and the demos"
+	@echo "make clean   remove .venv, .venv-compat and the demos"
 
 # The stamps are rebuilt when what they install changes.
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -34,6 +36,12 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev lint types
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+# An environment for each version of datasets, below .venv-compat; those that are there are used again.
+test-compat: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m tests.compat.environments
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/compat/versions.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,4 +55,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/run_all.py
 
 clean:
-	rm -rf $(VENV) demo demo-*
+	rm -rf $(VENV) .venv-compat demo demo-*

@@ -5,12 +5,24 @@ never need it:
 
     datasets.load_dataset("<repository>", revision="<version>")
 
-The script is for two other ways. Before `datasets` 4 it can be run (`load_dataset("loading_script.py",
-name="messages", trust_remote_code=True)`); on every version its class can be imported and used
-(`InstructionDataset(config_name="default", hash=RELEASE).download_and_prepare()`). It stands alone: `datasets`
-copies it away from the data before it runs, so what it has to know about its release is written into it.
+The script is for two other ways, in a folder that has all files of the release
+(`huggingface_hub.snapshot_download` with `local_dir` makes one). Before `datasets` 4 it can be run:
+
+    datasets.load_dataset("<folder>/loading_script.py", "messages", split="train", trust_remote_code=True)
+
+On every version its class can be imported and used:
+
+    from loading_script import InstructionDataset
+
+    builder = InstructionDataset(config_name="messages")
+    builder.download_and_prepare()
+    rows = builder.as_dataset(split="train")
+
+It stands alone: `datasets` copies it away from the data before it runs, so what it has to know about its release
+is written into it.
 """
 
+import inspect
 import os
 from typing import Any
 
@@ -46,10 +58,13 @@ class InstructionDataset(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     DEFAULT_CONFIG_NAME = DEFAULT_CONFIG
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # A plain import passes no base path, and relative paths would then start at the working directory.
-        if not kwargs.get("base_path"):
-            kwargs["base_path"] = os.path.dirname(os.path.abspath(__file__))
-        super().__init__(*args, **kwargs)
+        # A plain import passes neither. Relative paths would then start at the working directory, and the cache
+        # would know these rows by config and version alone, and give back whatever was the first under them.
+        given = inspect.signature(super().__init__).bind(*args, **kwargs)
+        known = given.arguments
+        known["base_path"] = known.get("base_path") or os.path.dirname(os.path.abspath(__file__))
+        known["hash"] = known.get("hash") or RELEASE
+        super().__init__(*given.args, **given.kwargs)
 
     def _info(self) -> Any:
         return datasets.DatasetInfo(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# What the builder is called in every release.
+SCRIPT = "loading_script.py"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -21,6 +23,12 @@ def folder(name: str) -> Path:
 def text(name: str, file: str) -> str:
     """The text of one asset."""
     return (folder(name) / file).read_text(encoding="utf-8")
+
+
+def is_taken(name: str) -> bool:
+    """Whether a folder or a repository may not be called `name`: `datasets` runs a script that is called like the
+    dataset it lies in, or since 4 refuses to load it."""
+    return name.casefold().removesuffix(".py") == SCRIPT.removesuffix(".py")
 
 
 def seed_languages() -> list[str]:

@@ -21,6 +21,9 @@
         GrammarError               a grammar the engine cannot compile in time
       ClusterError               the Ray cluster that compares cannot be used, or failed
       ReleaseError               a release cannot be written or read
+      HubError                   the Hub cannot be asked, or says no
+        HubAccessError             no token, or one that may not do this
+        HubConflictError           what is published there is not what would be built upon
 
 The CLI is the only place that catches SelfInstructError: it prints the message as one line and exits with
 `exit_code`. Anything else that escapes is our bug and keeps its traceback. A stop that is no failure (a
@@ -129,3 +132,15 @@ class ClusterError(SelfInstructError):
 
 class ReleaseError(SelfInstructError):
     """A release cannot be written or read."""
+
+
+class HubError(SelfInstructError):
+    """The Hub cannot be asked, says no, or what it has cannot be used."""
+
+
+class HubAccessError(HubError):
+    """There is no token, or it may not do this."""
+
+
+class HubConflictError(HubError):
+    """A branch or a tag on the Hub is not what this workspace has published."""

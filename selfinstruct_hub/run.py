@@ -211,9 +211,13 @@ def _complete_as_it_is(pool: Pool, settings: Settings) -> None:
 
 
 def package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> list[Finished]:
-    """Packages rounds that were complete when an earlier start died; returns those that had no release."""
+    """Packages rounds that were complete when an earlier start died; returns those that had no release. Rounds
+    that were pulled have theirs where they came from."""
     packaged = []
+    source = pool.pulled()
     for round_ in pool.rounds():
+        if source and round_.number in source.rounds:
+            continue
         if round_.complete and not workspace.is_released(round_.version):
             frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
             if frozen is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from selfinstruct_hub import config, seeds
+from selfinstruct_hub import assets, config, seeds
 from selfinstruct_hub.errors import PoolError, WorkspaceBusyError, WorkspaceError
 from selfinstruct_hub.pool import FILE_NAME as POOL_FILE
 from selfinstruct_hub.pool import Pool
@@ -41,6 +41,11 @@ class Workspace:
     def create(cls, path: Path, settings: config.Settings) -> Workspace:
         """A new workspace in `path`, which must not exist or be empty. Raises WorkspaceError otherwise, and
         SeedError where the settings' seeds cannot be used."""
+        if assets.is_taken(path.absolute().name):
+            raise WorkspaceError(
+                f"{path}: {assets.SCRIPT} is a file of every release, and `datasets` would run it or refuse to "
+                "load a dataset of that name; choose another"
+            )
         try:
             if path.exists() and not path.is_dir():
                 raise WorkspaceError(f"{path}: is a file; name a new or empty directory")

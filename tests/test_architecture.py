@@ -39,6 +39,9 @@ ROOMS = [
         "dedup",
         "doctor",
         "forecast",
+        "published",
+        "difference",
+        "hub",
     ),
     *("show", "cli", "__main__"),
 ]
@@ -85,19 +88,34 @@ def test_imports_run_one_way(path: Path) -> None:
         ("transformers", {"endpoint"}),
         ("sqlite3", {"pool"}),
         ("openvino_genai", {"local"}),
-        ("pyarrow", {"release", "datafiles"}),
+        ("pyarrow", {"release", "datafiles", "published"}),
         ("rapidfuzz", {"novelty"}),
         ("model2vec", {"novelty"}),
         ("ray", {"novelty"}),
         ("rich", {"show"}),
         ("typer", {"cli"}),
-        ("datasets", {"seeds"}),
+        ("datasets", {"seeds", "release"}),
     ],
 )
 def test_libraries_stay_in_their_rooms(library: str, rooms: set[str]) -> None:
     users = {room_of(p) for p in FILES if any(n.split(".")[0] == library for n in imports(p))}
     assert users, f"nothing uses {library}"
     assert users <= rooms
+
+
+def test_only_one_room_writes_to_the_hub() -> None:
+    """Others ask the library for a token, an inference client or a file. What stores a folder in several commits
+    is used nowhere."""
+    writing = {"create_commit", "create_repo", "create_tag", "CommitOperationAdd", "CommitOperationDelete"}
+    never = {"upload_file", "upload_folder", "upload_large_folder", "push_to_hub", "delete_repo"}
+    users = set()
+    for path in FILES:
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        names = {getattr(node, "attr", getattr(node, "id", None)) for node in tree}
+        assert not names & never, path
+        if names & writing:
+            users.add(room_of(path))
+    assert users == {"hub"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -1,4 +1,4 @@
-"""The release folder: complete or absent, loadable as it stands, true to the pool; and its card."""
+"""The release folder: complete or absent, loadable as it stands, true to the pool."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import errno
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
-import yaml
 
 from selfinstruct_hub import config, run
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import prompt_text
-from selfinstruct_hub.release import card, freeze, read_manifest, shards
+from selfinstruct_hub.release import freeze, read_manifest, shards
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running
 
@@ -220,167 +217,3 @@ def test_every_config_loads_whichever_round_rejected_something(tmp_path: Path, o
     for name in shards.COLUMNS:
         assert len(load(release, name)) == {"seeds": 175, "rejected": 1}.get(name, 2)
     assert not any(file.get("rows") == 0 for file in read_manifest(release)["files"])
-
-
-# The builder.
-
-
-def test_the_loading_script_builds_every_config(newest: Path, tmp_path: Path) -> None:
-    """Imported as a class, from another working directory, in a process of its own."""
-    script = f"""
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("loading_script", {str(newest / "loading_script.py")!r})
-module = importlib.util.module_from_spec(spec)
-sys.modules["loading_script"] = module
-spec.loader.exec_module(module)
-found = {{}}
-for name in module.FILES:
-    builder = module.InstructionDataset(config_name=name, cache_dir={str(tmp_path / "c")!r}, hash=module.RELEASE)
-    builder.download_and_prepare()
-    rows = builder.as_dataset(split="train")
-    found[name] = [str(builder.info.version), rows.to_list()]
-print(json.dumps(found))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
-    found = json.loads(done.stdout)
-    assert set(found) == set(shards.COLUMNS)
-    for name, (version, rows) in found.items():
-        assert version == "1.1.0"
-        assert rows == load(newest, name).to_list()
-
-
-def test_the_builder_stands_where_it_is_developed() -> None:
-    from builder import loading_script
-
-    assert loading_script.InstructionDataset.VERSION == "0.0.0"
-    assert loading_script.features_of({"a": "string", "b": [{"c": "int32"}], "d": ["string"]}) == {
-        "a": datasets.Value("string"),
-        "b": [{"c": datasets.Value("int32")}],
-        "d": [datasets.Value("string")],
-    }
-
-
-# The card.
-
-OPTIONS = {
-    "classification_demonstrations": 31,
-    "label_first_demonstrations": 16,
-    "input_first_demonstrations": 11,
-    "instance_max_new_tokens": 350,
-    "instance_temperature": None,
-}
-MANIFEST: dict[str, Any] = {
-    "version": "v1.1.0",
-    "recipe": "alpaca",
-    "language": "en",
-    "seeds": 175,
-    "tasks": 1200,
-    "rows": 1250,
-    "rounds": [
-        {
-            "round": n,
-            "version": f"v1.{n - 1}.0",
-            "requests": 300 * n + 7,
-            "completions": 300 * n,
-            "failed": {"timeout": 5, "bad_answer": 2},
-            "parsed": 290 * n,
-            "candidates": 1000 * n,
-            "tasks": 600,
-            "rows": 625,
-            "tokens": {"prompt": 5000, "generated": 123456},
-            "drops": {"too_similar": 300 * n, "cut_off": 100 * n},
-            "acceptance": 0.6 / n,
-            "lost_instances": {"cut_off": 4} if n == 2 else {},
-            "similarity": {"mean": 0.25 * n, "p90": 0.4} if n == 2 else {"mean": None, "p90": None},
-            "stages": {
-                "instructions": {
-                    "requests": 100,
-                    "parsed": 99,
-                    "candidates": 1000,
-                    "drops": {"too_similar": 600},
-                    "tokens": {"prompt": 1, "generated": 1234},
-                },
-                "instances": {
-                    "requests": 400,
-                    "parsed": 380,
-                    "candidates": 400,
-                    "drops": {},
-                    "tokens": {"prompt": 1, "generated": 12345},
-                },
-            }
-            if n == 2
-            else {"tasks": {}},
-            "models": ["org/a_model*|<script>"],
-            "settings": {
-                "recipe": ("alpaca", "self-instruct")[n - 1],
-                "novelty": {"threshold": 0.7},
-                **({"domain": "law | order", "options": OPTIONS} if n == 2 else {}),
-                "decoding": {"temperature": 1.0, "top_p": None, "max_new_tokens": 3000},
-                "tasks_per_request": 20,
-                "grammar": False,
-                "demonstrations": {"human": 3} if n == 1 else {"human": 6, "machine": 2},
-            },
-        }
-        for n in (1, 2)
-    ]
-    + [
-        {
-            "round": 3,
-            "version": "v1.2.0",
-            **dict.fromkeys(("requests", "completions", "parsed"), 0),
-            "candidates": 10,
-            "tasks": 10,
-            "rows": 12,
-            "acceptance": 1.0,
-            "drops": {},
-            "lost_instances": {},
-            "failed": {},
-            "tokens": {"prompt": 0, "generated": 0},
-            "similarity": {"mean": 0.1, "p90": 0.2},
-            "stages": {"import": {}},
-            "models": [],
-            "settings": {
-                "recipe": "import",
-                "novelty": {"threshold": 0.7},
-                "source": {"file": "my_*.json", "format": "alpaca_data", "rows": 13, "sha256": "0"},
-            },
-        }
-    ],
-    "files": [
-        {"config": name, "rows": 1250, "bytes": 1000, "memory_bytes": 5000, "path": f"data/{name}/x"}
-        for name in shards.COLUMNS
-    ],
-}
-
-
-def test_the_card_is_golden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "__version__", "9.9.9")
-    settings = config.CardSettings(license="cc-by-4.0", tags=["x"], description="Mine.")
-    text = card.render(MANIFEST, settings, "My *tasks*")
-    assert text == (HERE / "golden" / "card.md").read_text(encoding="utf-8")
-
-
-def test_the_header_is_yaml_and_a_rows_text_cannot_open_markup() -> None:
-    text = card.render(MANIFEST, config.CardSettings(), "A: title # with | marks\n---\nlicense: mit")
-    header, body = text.removeprefix("---\n").split("\n---\n", 1)
-    metadata = yaml.safe_load(header)
-    assert "license" not in metadata
-    assert metadata["size_categories"] == ["1K<n<10K"]
-    assert metadata["configs"][0]["default"] is True
-    assert "<script>" not in body
-    assert r"org/a\_model\*\|&lt;script>" in body
-
-
-@pytest.mark.parametrize(
-    ("rows", "category"),
-    [
-        (0, "n<1K"),
-        (999, "n<1K"),
-        (1000, "1K<n<10K"),
-        (99_999, "10K<n<100K"),
-        (5_000_000, "1M<n<10M"),
-        (10**8, "n>10M"),
-    ],
-)
-def test_size_categories(rows: int, category: str) -> None:
-    assert card.size_category(rows) == category

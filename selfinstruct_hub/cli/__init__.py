@@ -17,7 +17,10 @@ from selfinstruct_hub.cli.output import main
 # isort: off
 from selfinstruct_hub.cli import growing  # noqa: F401
 from selfinstruct_hub.cli import files  # noqa: F401
+from selfinstruct_hub.cli import publishing  # noqa: F401
+from selfinstruct_hub.cli import releases  # noqa: F401
 from selfinstruct_hub.cli import dedup  # noqa: F401
+from selfinstruct_hub.cli import reports  # noqa: F401
 from selfinstruct_hub.cli import serving  # noqa: F401
 # isort: on
 

@@ -210,12 +210,22 @@ class Prices(Section):
 
 
 class CardSettings(Section):
-    """What the dataset card says beyond what is computed."""
+    """What the dataset card says beyond what is computed. Texts are Markdown, and go into the card as they are."""
 
     pretty_name: str | None = Field(None, description="title of the dataset; null: the workspace's folder name")
     description: str = Field("", description="a paragraph at the top of the card")
     license: str | None = Field(None, description="licence identifier, as the Hub writes it; null: none stated")
+    license_name: _Word | None = Field(None, description="its name, where `license` is other")
+    license_link: _Word | None = Field(None, description="its address or file name, where `license` is other")
+    model_terms: str = Field("", description="what the model's terms say of its output, in your words")
+    limitations: list[_Word] = Field([], description="what a user should know beside what the card says")
+    citation: str = Field("", description="how to cite the dataset (BibTeX); empty: made of title and version")
     tags: list[str] = Field([], description="tags beside `synthetic` and `instruction-tuning`")
+    samples: int = Field(6, ge=0, le=50, description="rows shown, chosen by a rule that anybody can repeat")
+    pictures: Literal["auto", "off"] = Field("auto", description="auto: drawn where matplotlib is installed")
+    verbs: Literal["auto", "off"] = Field(
+        "auto", description="auto: verbs and objects counted where spaCy has a model of the language installed"
+    )
 
 
 class Settings(Section):

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from selfinstruct_hub.errors import PoolError
-from selfinstruct_hub.pool import counting, encoding
+from selfinstruct_hub.pool import counting, encoding, published, pulled
+from selfinstruct_hub.pool.pulled import Pulled
 from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from selfinstruct_hub.records import (
     CHARACTERS_PER_TOKEN,
@@ -196,6 +197,15 @@ class Pool:
             if value is not None:
                 db.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
 
+    def pulled(self) -> Pulled | None:
+        """The published version that the pool was made from; None where it was begun here."""
+        text = self.meta(pulled.META)
+        return Pulled.of_text(text) if text else None
+
+    def set_pulled(self, source: Pulled) -> None:
+        """Says where the rounds come from that the pool is made of."""
+        self.set_meta(pulled.META, source.as_text())
+
     # Rounds.
 
     def begin_round(self, round_: Round) -> None:
@@ -342,6 +352,37 @@ class Pool:
             for key, instruction, instances in self._db.execute(query, (round_number,)):
                 yield key, instruction, bool(instances)
 
+    # What a release publishes: see `published`.
+
+    def accepted_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """(number, position, task, nearest, mean, calls) of a round's accepted candidates, in order, in batches of
+        `size`; task, nearest and calls (None: the first) as JSON."""
+        return self._batches(published.ACCEPTED, size, round_number)
+
+    def answer_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """(number, call, stage, decoding, demonstrations, finish_reason, prompt_tokens, generated_tokens, model,
+        endpoint_kind) of the completions of a round's judged draws, in order, in batches of `size`; decoding and
+        demonstrations as JSON."""
+        return self._batches(published.ANSWERS, size, round_number)
+
+    def rejected_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """(number, position, stage, candidate, task, reason, detail, nearest, lost, neighbour's instruction) of
+        what a round rejected, in order, in batches of `size`; candidate, task, nearest and lost as JSON. Call
+        `gather_neighbours` before."""
+        return self._batches(published.REJECTED, size, round_number)
+
+    def gather_neighbours(self, first_round: int) -> None:
+        """Finds the instructions that `rejected_columns` tells, for the rounds from `first_round` on."""
+        with _errors_named(self.path):
+            for statement in published.NEIGHBOURS:
+                self._db.execute(statement, (first_round,) if "?" in statement else ())
+
+    def _batches(self, query: str, size: int, *values: Any) -> Iterator[list[tuple[Any, ...]]]:
+        with _errors_named(self.path):
+            cursor = self._db.execute(query, values)
+            while batch := cursor.fetchmany(size):
+                yield batch
+
     def accepted_count(self, round_number: int) -> int:
         query = "SELECT count(*) FROM verdicts WHERE round = ? AND task IS NOT NULL"
         ((count,),) = self._rows(query, round_number)
@@ -349,7 +390,11 @@ class Pool:
 
     def counts(self, round_number: int) -> dict[str, Any]:
         """What `status`, the manifest and the card say of a round: see `counting.counts`; and `unjudged`, stored
-        answers that the round did not need or has not looked at yet."""
+        answers that the round did not need or has not looked at yet. A pulled round has those it was published
+        with."""
+        source = self.pulled()
+        if source and round_number in source.rounds:
+            return {**pulled.counts(source.rounds[round_number]), "unjudged": 0}
         found = counting.counts(self._rows, round_number)
         return {**found, "unjudged": self.cost(round_number)[0] - found["completions"]}
 

@@ -7,7 +7,6 @@ absent. A finished release never changes. Everything derived is computed here, n
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from selfinstruct_hub import __version__, config, versions
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import IMPORT, Round, is_import
-from selfinstruct_hub.release import card, script, shards
+from selfinstruct_hub.release import contents, costs, page, script, shards
 from selfinstruct_hub.workspace import MANIFEST, is_release
 
 
@@ -56,8 +55,9 @@ def freeze(
         (building / config.FILE_NAME).write_text(config.render(asked), encoding="utf-8")
         (building / script.FILE_NAME).write_text(script.render(manifest), encoding="utf-8")
         title = card_settings.pretty_name or name
-        (building / "README.md").write_text(card.render(manifest, card_settings, title), encoding="utf-8")
-        for extra in (config.FILE_NAME, script.FILE_NAME, "README.md"):
+        earlier = [releases / one.version for one in reversed(rounds[:-1]) if is_release(releases / one.version)]
+        page.write(building, manifest, card_settings, title, earlier=earlier)
+        for extra in (config.FILE_NAME, script.FILE_NAME):
             manifest["files"].append({"path": extra, **shards.measure(building / extra)})
         (building / MANIFEST).write_text(
             json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
@@ -92,15 +92,15 @@ def _manifest(
             "version": round_.version,
             **{k: v for k, v in counts[round_.number].items() if k != "unjudged"},
             "models": pool.models(round_.number),
+            "cost": costs.of(pool, round_),
             "settings": dict(round_.settings),
         }
         for round_ in rounds
     ]
-    content = [(file["path"], file["sha256"]) for file in files]
     return {
         "format": versions.COLUMNS,
         "version": rounds[-1].version,
-        "release": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        "release": contents.digest_of(files),
         "recipe": next((r.settings["recipe"] for r in reversed(rounds) if not is_import(r.settings)), IMPORT),
         "language": settings.language,
         "license": settings.card.license,
@@ -116,18 +116,21 @@ def _manifest(
     }
 
 
-def _known_shards(releases: Path, rounds: list[Round]) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Shards of earlier releases by path: a round's shards are copied, not made again, so that they stay the
-    same bytes whatever library version wrote them."""
-    known: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for round_ in rounds[:-1]:
+def _known_shards(releases: Path, rounds: list[Round]) -> shards.Known:
+    """Shards of earlier releases: a round's shards are copied, not made again, so that they stay the same bytes
+    whatever library version wrote them."""
+    known: dict[tuple[str, int | None], list[tuple[Path, dict[str, Any]]]] = {}
+    for round_ in reversed(rounds[:-1]):
         folder = releases / round_.version
-        if is_release(folder):
-            manifest = read_manifest(folder)
+        if not is_release(folder):
+            continue
+        manifest = read_manifest(folder)
+        # Shards of one config must have the same columns, so older ones are written anew.
+        if manifest["format"] == versions.COLUMNS:
             for file in manifest["files"]:
-                # Shards of one config must have the same columns, so older ones are written anew.
-                if "config" in file and manifest["format"] == versions.COLUMNS:
-                    known[file["path"]] = (folder / file["path"], file)
+                if "config" in file:
+                    known.setdefault((file["config"], file["round"]), []).append((folder / file["path"], file))
+            break  # it holds those of the rounds before it
     return known
 
 

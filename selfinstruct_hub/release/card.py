@@ -1,40 +1,76 @@
-"""Renders the dataset card: YAML that every `datasets` reads, then the template of `cards/` over the manifest.
+"""Renders the dataset card: YAML that every `datasets` reads, then the templates of `cards/` over the manifest.
 
 Every figure comes from the manifest. Texts that a model wrote never enter the page unescaped.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from selfinstruct_hub import __version__, assets, recipes
+from selfinstruct_hub import assets, recipes
 from selfinstruct_hub.config import CardSettings
 from selfinstruct_hub.records import is_import
-from selfinstruct_hub.release import shards
+from selfinstruct_hub.release import samples, shards
+from selfinstruct_hub.release.escaping import cell, code, fenced
+from selfinstruct_hub.release.reasons import explained
 
 TEMPLATE = "dataset_card.md.j2"
+NO_PICTURES = "matplotlib, the extra `report`, was not there when it was made, or `card.pictures` is off"
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
     (100_000, "10K<n<100K"),
     (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+    (1_000_000_000, "100M<n<1B"),
 )
+# What the Hub takes for the id of a model on it.
+_MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
-    """The card's whole text. Raises jinja2.UndefinedError where the template names what is not there."""
+def render(
+    manifest: Mapping[str, Any],
+    settings: CardSettings,
+    title: str,
+    *,
+    shown: Sequence[samples.Sample] = (),
+    pictures: Mapping[str, str] | None = None,
+) -> str:
+    """The card's whole text: of the release that `manifest` describes (its `statistics` included), with the rows
+    `shown` as samples and `pictures` (alternative text by path in the release).
+
+    Raises jinja2.UndefinedError where a template names what is not there.
+    """
+    header = yaml.safe_dump(_metadata(manifest, settings, title), sort_keys=False, allow_unicode=True, width=10**6)
+    return f"---\n{header}---\n\n{body(manifest, settings, title, shown=shown, pictures=pictures or {})}"
+
+
+def body(
+    manifest: Mapping[str, Any],
+    settings: CardSettings,
+    title: str,
+    *,
+    shown: Sequence[samples.Sample],
+    pictures: Mapping[str, str],
+) -> str:
+    """The card without its YAML."""
     import jinja2
 
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=jinja2.FileSystemLoader(assets.folder("cards")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters["cell"] = cell
-    template = environment.from_string(assets.text("cards", TEMPLATE))
+    environment.filters.update(cell=cell, code=code, fenced=fenced)
     drops: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     failed: Counter[str] = Counter()
@@ -46,24 +82,45 @@ def render(manifest: dict[str, Any], settings: CardSettings, title: str) -> str:
     newest = {round_["settings"]["recipe"]: round_["settings"] for round_ in grown}
     used = [(recipe := recipes.named(name), recipe.differences(newest[name])) for name in newest]
     deciding = [{k: v for k, v in r["settings"].items() if k != "seed"} for r in grown]
-    body = template.render(
+    text = environment.get_template(TEMPLATE).render(
+        manifest=manifest,
+        statistics=manifest["statistics"],
+        verbs=manifest["statistics"].get("verbs"),
+        files=[file["path"] for file in manifest["files"]],
         title=cell(title),
         description=settings.description.strip(),
-        manifest=manifest,
+        limitations=[limitation.strip() for limitation in settings.limitations],
+        license=settings.license,
+        license_name=settings.license_name,
+        license_link=settings.license_link,
+        model_terms=settings.model_terms.strip(),
+        citation=settings.citation.strip() or _bibtex(manifest, title),
+        papers=[assets.text("cards", f"{name}.bib").strip() for name in newest],
         drops=drops.most_common(),
         lost=lost.most_common(),
         failed=failed.most_common(),
         grown=grown,
-        settings_differ=any(settings != deciding[-1] for settings in deciding),
-        counted=counted,
         imported=[round_ for round_ in manifest["rounds"] if is_import(round_["settings"])],
-        models=sorted({model for round_ in manifest["rounds"] for model in round_["models"]}),
-        columns={name: list(shards.COLUMNS[name]) for name in published_configs(manifest)},
+        settings_differ=any(settings != deciding[-1] for settings in deciding),
+        models=_models(manifest),
+        thresholds=list(dict.fromkeys(r["settings"]["novelty"]["threshold"] for r in manifest["rounds"])),
+        configs=_configs(manifest),
+        newest_round=manifest["rounds"][-1]["round"],
+        newest_files=_newest_files(manifest),
         recipes=used,
-        tool_version=__version__,
+        samples=shown,
+        rule=samples.rule(manifest),
+        pictures={path: cell(alt) for path, alt in pictures.items()},
+        no_pictures=NO_PICTURES,
+        tool_version=manifest["made_with"]["selfinstruct-hub"],
+        counted=counted,
+        explained=explained,
+        number=number,
+        percent=percent,
+        money=money,
     )
-    header = yaml.safe_dump(_metadata(manifest, settings, title), sort_keys=False, allow_unicode=True, width=10**6)
-    return f"---\n{header}---\n\n{body}"
+    # What a section leaves out must not leave a gap; a sample's own empty lines stand inside a fence, indented.
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -71,13 +128,27 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def cell(text: object) -> str:
-    """`text` as harmless inline Markdown: on one line, with everything escaped that could open markup."""
-    flat = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*_\[\]|#!~$])", r"\\\1", flat)
+def number(value: int) -> str:
+    """A whole number as a table shows it."""
+    return f"{value:,}"
 
 
-def published_configs(manifest: dict[str, Any]) -> list[str]:
+def percent(share: float | None) -> str:
+    """A share of one; a dash where there is none."""
+    return "-" if share is None else f"{share:.1%}"
+
+
+def money(cost: Mapping[str, Any] | None) -> str:
+    """An amount with at least two digits that count; a dash where it is not known."""
+    if cost is None:
+        return "-"
+    digits = 2
+    while 0 < cost["amount"] < 10 ** (1 - digits) and digits < 6:
+        digits += 1
+    return f"{cost['amount']:,.{digits}f} {cell(cost['currency'])}"
+
+
+def published_configs(manifest: Mapping[str, Any]) -> list[str]:
     """The configs that have rows. `datasets` refuses to load one without, and nothing rejected is no fault."""
     rows: Counter[str] = Counter()
     for file in manifest["files"]:
@@ -87,10 +158,10 @@ def published_configs(manifest: dict[str, Any]) -> list[str]:
 
 def size_category(rows: int) -> str:
     """The Hub's size category for a number of rows."""
-    return next((name for limit, name in _SIZES if rows < limit), "n>10M")
+    return next((name for limit, name in _SIZES if rows < limit), "1B<n<10B")
 
 
-def _metadata(manifest: dict[str, Any], settings: CardSettings, title: str) -> dict[str, Any]:
+def _metadata(manifest: Mapping[str, Any], settings: CardSettings, title: str) -> dict[str, Any]:
     configs, infos = [], []
     for name in published_configs(manifest):
         columns = shards.COLUMNS[name]
@@ -114,17 +185,60 @@ def _metadata(manifest: dict[str, Any], settings: CardSettings, title: str) -> d
         )
     # An imported row is as its file had it: nobody here knows whether a model wrote it.
     grown = not all(is_import(round_["settings"]) for round_ in manifest["rounds"])
+    written = all(not is_import(round_["settings"]) for round_ in manifest["rounds"])
     made = ["synthetic", "self-instruct"] if grown else []
-    return {
+    # The Hub has no key for the model that wrote a dataset, so a tag says it.
+    models = [f"generated-by:{model}" for model in _models(manifest) if _MODEL_ID.fullmatch(model)]
+    other = settings.license == "other"
+    found = {
         "pretty_name": title,
-        **({"license": settings.license} if settings.license else {}),
+        "license": settings.license,
+        "license_name": settings.license_name if other else None,
+        "license_link": settings.license_link if other else None,
         "language": [manifest["language"]],
+        "language_creators": ["machine-generated"] if written else None,
+        "annotations_creators": ["machine-generated"] if written else None,
         "size_categories": [size_category(manifest["rows"])],
         "task_categories": ["text-generation"],
-        "tags": list(dict.fromkeys([*made, "instruction-tuning", *settings.tags])),
+        "tags": list(dict.fromkeys([*made, "instruction-tuning", *models, *settings.tags])),
         "configs": configs,
         "dataset_info": infos,
     }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _models(manifest: Mapping[str, Any]) -> list[str]:
+    return sorted({model for round_ in manifest["rounds"] for model in round_["models"]})
+
+
+def _configs(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is to load: {name: {rows, columns}}."""
+    return {
+        name: {
+            "rows": sum(file["rows"] for file in manifest["files"] if file.get("config") == name),
+            "columns": list(shards.COLUMNS[name]),
+        }
+        for name in published_configs(manifest)
+    }
+
+
+def _newest_files(manifest: Mapping[str, Any]) -> str:
+    """The newest round's shards of the default config, as Python; empty where it has none or they are all."""
+    files = [file for file in manifest["files"] if file.get("config") == "default"]
+    newest = [file["path"] for file in files if file["round"] == manifest["rounds"][-1]["round"]]
+    if not newest or len(newest) == len(files):
+        return ""
+    return json.dumps(newest[0] if len(newest) == 1 else newest)
+
+
+def _bibtex(manifest: Mapping[str, Any], title: str) -> str:
+    """An entry of what is known of the dataset: its title and version. Who made it is the publisher's to say."""
+    plain = re.sub(r"[\\{}]", "", " ".join(title.split()))
+    key = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "dataset"
+    tool = f"selfinstruct-hub {manifest['made_with']['selfinstruct-hub']}"
+    fields = {"title": f"{{{plain}}}", "version": manifest["version"], "note": f"Dataset, made with {tool}"}
+    lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    return f"@misc{{{key},\n{lines}\n}}"
 
 
 def _feature(name: str, kind: Any) -> dict[str, Any]:

@@ -7,16 +7,27 @@ import re
 from typing import Any
 
 from selfinstruct_hub import assets
+from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.release import card, shards
 
-FILE_NAME = "loading_script.py"
+FILE_NAME = assets.SCRIPT
 _BLOCK = re.compile(r"(?<=^# >>> release).*?(?=^# <<< release)", re.MULTILINE | re.DOTALL)
+
+
+def check_name(name: str) -> None:
+    """Refuses the name of a folder or repository (without its namespace) that would make `datasets` take the
+    script for the dataset itself. Raises ReleaseError."""
+    if assets.is_taken(name):
+        raise ReleaseError(
+            f"{name}: {FILE_NAME} is a file of every release, and `datasets` would run it or refuse to load a "
+            "dataset of that name; choose another"
+        )
 
 
 def render(manifest: dict[str, Any]) -> str:
     """The script's text for the release that `manifest` describes."""
     files = {
-        name: {shards.SPLIT: [file["path"] for file in manifest["files"] if file["config"] == name]}
+        name: {shards.SPLIT: [file["path"] for file in manifest["files"] if file.get("config") == name]}
         for name in card.published_configs(manifest)
     }
     constants = {

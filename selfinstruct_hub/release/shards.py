@@ -1,131 +1,82 @@
-"""The columns of every config, and the Parquet shards that hold them: one a config and round.
+"""The Parquet shards of a release: a round's rows in files of a limited size, written as a stream.
 
-Rows are streamed from the pool in batches, so memory does not grow with a round. Files carry no library
-metadata: `datasets` reads the features from the card, and a rebuilt shard is the same bytes.
+Memory does not grow with a round. Files carry no library metadata: `datasets` reads the features from the card,
+and a shard that is written again is the same bytes. What decides a file's bytes is set here, not left to pyarrow.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import (
-    Completion,
-    Instance,
-    Request,
-    Round,
-    Task,
-    Verdict,
-    canonical_json,
-    prompt_text,
-)
-from selfinstruct_hub.seeds import as_row
+from selfinstruct_hub.records import Round
+from selfinstruct_hub.release import rows
+from selfinstruct_hub.release.columns import ALIGNED, COLUMNS, SPLIT, schema
 
-SPLIT = "train"
-_BATCH = 8192
+__all__ = ["COLUMNS", "ROWS_PER_SHARD", "SPLIT", "Known", "measure", "write"]
 
-# A column is a dtype's name, a list holding one element, or a dict of fields: the same notation that the
-# loading script and the card read.
-_INSTANCES = [{"input": "string", "output": "string"}]
-# `reason` is what was wrong with this instance; null where it was the task that was dropped.
-_REJECTED_INSTANCES = [{"input": "string", "output": "string", "reason": "string"}]
-# One request of those that made a row. `shown` are the ids of the demonstrations.
-_STAGE = {
-    "stage": "string",
-    "call": "int32",
-    "decoding": "string",
-    "finish_reason": "string",
-    "prompt_tokens": "int32",
-    "generated_tokens": "int32",
-    "shown": ["string"],
-}
-COLUMNS: dict[str, dict[str, Any]] = {
-    "default": {"id": "string", "instruction": "string", "input": "string", "output": "string", "round": "int32"},
-    "messages": {"id": "string", "messages": [{"role": "string", "content": "string"}]},
-    "provenance": {
-        "id": "string",
-        "task_id": "string",
-        "instance": "int32",
-        "round": "int32",
-        "request": "int32",
-        "candidate": "int32",
-        "recipe": "string",
-        "is_classification": "bool",
-        "model": "string",
-        "endpoint_kind": "string",
-        "decoding": "string",
-        "finish_reason": "string",
-        "prompt_tokens": "int32",
-        "generated_tokens": "int32",
-        "parents": ["string"],
-        "stages": [_STAGE],
-        "nearest": [{"id": "string", "score": "float64"}],
-        "mean_similarity": "float64",
-    },
-    "rejected": {
-        "round": "int32",
-        "request": "int32",
-        "candidate": "int32",
-        "instruction": "string",
-        "instances": _REJECTED_INSTANCES,
-        "stage": "string",
-        "reason": "string",
-        "detail": "string",
-        "task_id": "string",
-        "neighbour_id": "string",
-        "neighbour": "string",
-        "score": "float64",
-    },
-    "seeds": {
-        "id": "string",
-        "name": "string",
-        "instruction": "string",
-        "instances": _INSTANCES,
-        "is_classification": "bool",
-    },
+# A shard of `provenance`, the widest config, stays below about 200 MB, and readers find files to share among
+# themselves.
+ROWS_PER_SHARD = 250_000
+PARQUET = {
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "compression": "zstd",
+    "compression_level": 3,
+    # The Arrow schema that pyarrow would add is of one library and its version.
+    "store_schema": False,
+    # Pages end where the content says, so that a Hub that keeps pieces of files once finds those that it has.
+    "use_content_defined_chunking": True,
 }
 
-Rows = Iterator[dict[str, Any]]
+# Shards of earlier releases by config and round (None: of no round), each with its manifest entry.
+Known = Mapping[tuple[str, int | None], Sequence[tuple[Path, dict[str, Any]]]]
+_Maker = Callable[[], Mapping[str, Any]]  # makes a table for each of some configs
 
 
 def write(
-    folder: Path, pool: Pool, rounds: list[Round], *, known: dict[str, tuple[Path, dict[str, Any]]]
+    folder: Path, pool: Pool, rounds: list[Round], *, known: Known, rows_per_shard: int = ROWS_PER_SHARD
 ) -> list[dict[str, Any]]:
-    """Writes every shard of `rounds` below `folder`, copying those that are `known` (by path: file and its
-    entry). Returns their manifest entries: path, config, round, rows, memory_bytes, bytes, sha256."""
-    instructions = {task.id: task.instruction for task in pool.seeds()}
-    entries: list[dict[str, Any] | None] = []
+    """Writes every shard of `rounds` below `folder`, copying those that are `known`. Returns their manifest
+    entries: path, config, round, rows, memory_bytes, bytes, sha256."""
+    entries: list[dict[str, Any]] = []
+
+    def written(round_number: int | None, tables: Iterable[_Maker], *names: str) -> None:
+        """Appends the entries of the shards of some configs, which grow together by a table for each."""
+        if round_number in whole:
+            for name in names:
+                entries.extend(_copied(folder, file) for file in known.get((name, round_number), ()))
+            return
+        with ExitStack() as stack:
+            shards = {name: _Shards(folder, name, round_number, rows_per_shard) for name in names}
+            for one in shards.values():
+                stack.callback(one.abandon)
+            with _Behind() as behind:
+                for make in tables:
+                    behind.do(partial(_add, shards, make))
+            for one in shards.values():
+                entries.extend(one.finish())
+
+    # A release has all shards of a round, or the round has none.
+    whole = {number for _, number in known}
+    if new := [round_.number for round_ in rounds if round_.number not in whole]:
+        pool.gather_neighbours(new[0])
     for round_ in rounds:
-        # A rejected candidate's neighbour is a seed or a task accepted before it, so up to this round.
-        instructions.update((task.id, task.instruction) for task in pool.tasks(round_.number))
-        sources: dict[str, Callable[[Pool, Round], Rows]] = {
-            "default": _default,
-            "messages": _messages,
-            "provenance": _provenance,
-            "rejected": lambda pool, round_: _rejected(pool, round_, instructions),
-        }
-        for name, rows in sources.items():
-            path = f"data/{name}/{SPLIT}-round-{round_.number:04d}-00000-of-00001.parquet"
-            entry = _copied(folder, path, known)
-            entries.append(entry or _written(folder, path, name, round_.number, rows(pool, round_)))
-    path = f"data/seeds/{SPLIT}-00000-of-00001.parquet"
-    seeds = (as_row(task) for task in pool.seeds())
-    entries.append(_copied(folder, path, known) or _written(folder, path, "seeds", None, seeds))
-    return [entry for entry in entries if entry is not None]
-
-
-def schema(name: str) -> Any:
-    """The Arrow schema of a config."""
-    return pa.schema([(column, _arrow(kind)) for column, kind in COLUMNS[name].items()])
+        written(round_.number, rows.accepted(pool, round_), *ALIGNED)
+        written(round_.number, _made("rejected", rows.rejected(pool, round_)), "rejected")
+    written(None, _made("seeds", rows.seeds(pool)), "seeds")
+    return entries
 
 
 def measure(path: Path) -> dict[str, Any]:
@@ -137,175 +88,101 @@ def measure(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def _arrow(kind: Any) -> Any:
-    if isinstance(kind, dict):
-        return pa.struct([(name, _arrow(inner)) for name, inner in kind.items()])
-    if isinstance(kind, list):
-        return pa.list_(_arrow(kind[0]))
-    return {"bool": pa.bool_(), "string": pa.string(), "int32": pa.int32(), "float64": pa.float64()}[kind]
+class _Shards:
+    """The shards of one config and round. How many they are is known at the end, and stands in their names then.
+
+    There is none where there is no row, because `datasets` refuses a config whose first shard is empty.
+    """
+
+    def __init__(self, folder: Path, name: str, round_number: int | None, limit: int) -> None:
+        self._folder = folder / "data" / name
+        self._name = name
+        self._round = round_number
+        self._limit = limit
+        self._begin = SPLIT if round_number is None else f"{SPLIT}-round-{round_number:04d}"
+        self._entries: list[dict[str, Any]] = []
+        self._writer: Any = None
+
+    def add(self, table: Any) -> None:
+        while table.num_rows:
+            if self._writer is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._writer = pq.ParquetWriter(self._part(len(self._entries)), schema(self._name), **PARQUET)
+                self._entries.append({"rows": 0, "memory_bytes": 0})
+            entry = self._entries[-1]
+            part = table.slice(0, self._limit - entry["rows"])
+            self._writer.write_table(part)
+            entry["rows"] += part.num_rows
+            entry["memory_bytes"] += part.nbytes
+            if entry["rows"] == self._limit:
+                self._end()
+            table = table.slice(part.num_rows)
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Ends the last shard and names them all. Returns their manifest entries."""
+        if self._writer is not None:
+            self._end()
+        entries = []
+        for number, entry in enumerate(self._entries):
+            name = f"{self._begin}-{number:05d}-of-{len(self._entries):05d}.parquet"
+            self._part(number).rename(self._folder / name)
+            place = {"path": f"data/{self._name}/{name}", "config": self._name, "round": self._round}
+            entries.append({**place, **entry})
+        return entries
+
+    def abandon(self) -> None:
+        """Closes what is open after an error."""
+        if self._writer is not None:
+            # What is wrong with the disk has been told already.
+            with suppress(OSError):
+                self._writer.close()
+
+    def _end(self) -> None:
+        writer, self._writer = self._writer, None
+        writer.close()
+        self._entries[-1].update(measure(self._part(len(self._entries) - 1)))
+
+    def _part(self, number: int) -> Path:
+        return self._folder / f"{self._begin}-{number:05d}.unfinished"
 
 
-def _copied(folder: Path, path: str, known: dict[str, tuple[Path, dict[str, Any]]]) -> dict[str, Any] | None:
-    if path not in known:
-        return None
-    source, entry = known[path]
-    target = folder / path
+class _Behind:
+    """Does jobs one after another beside the caller, who waits where it is two ahead. Arrow holds no lock of
+    Python's while it reads JSON, moves columns, encodes and compresses, so the pool is read at the same time."""
+
+    def __enter__(self) -> _Behind:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shards")
+        self._open: deque[Future[Any]] = deque()
+        return self
+
+    def do(self, job: Callable[[], Any]) -> None:
+        """Raises what an earlier job raised."""
+        self._open.append(self._thread.submit(job))
+        if len(self._open) > 2:
+            self._open.popleft().result()
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=failed is not None)
+        if failed is None:
+            for job in self._open:
+                job.result()
+
+
+def _made(name: str, tables: Iterable[Any]) -> Iterator[_Maker]:
+    for table in tables:
+        yield partial(dict, {name: table})
+
+
+def _add(shards: Mapping[str, _Shards], make: _Maker) -> None:
+    for name, table in make().items():
+        shards[name].add(table)
+
+
+def _copied(folder: Path, known: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    source, entry = known
+    target = folder / entry["path"]
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     if measure(target)["sha256"] != entry["sha256"]:
         raise ReleaseError(f"{source}: has changed since it was released; restore it from a copy")
     return entry
-
-
-def _written(folder: Path, path: str, name: str, round_number: int | None, rows: Rows) -> dict[str, Any] | None:
-    """The entry of a shard; None where there is no row, because `datasets` refuses a config whose first shard
-    is empty."""
-    first = next(rows, None)
-    if first is None:
-        return None
-    rows = itertools.chain([first], rows)
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    arrow_schema = schema(name)
-    count = memory = 0
-    with pq.ParquetWriter(
-        target, arrow_schema, compression="zstd", store_schema=False, use_content_defined_chunking=True
-    ) as writer:
-        while batch := list(itertools.islice(rows, _BATCH)):
-            table = pa.Table.from_pylist(batch, schema=arrow_schema)
-            writer.write_table(table)
-            count += table.num_rows
-            memory += table.nbytes
-    return {
-        "path": path,
-        "config": name,
-        "round": round_number,
-        "rows": count,
-        "memory_bytes": memory,
-        **measure(target),
-    }
-
-
-def _accepted(pool: Pool, round_: Round) -> Iterator[tuple[Verdict, Task]]:
-    for verdict in pool.verdicts(round_.number, accepted=True):
-        assert verdict.task is not None
-        yield verdict, verdict.task
-
-
-def _default(pool: Pool, round_: Round) -> Rows:
-    for task in pool.tasks(round_.number):
-        for row_id, instance in task.rows:
-            yield {
-                "id": row_id,
-                "instruction": task.instruction,
-                "input": instance.input,
-                "output": instance.output,
-                "round": round_.number,
-            }
-
-
-def _messages(pool: Pool, round_: Round) -> Rows:
-    for task in pool.tasks(round_.number):
-        for row_id, instance in task.rows:
-            yield {
-                "id": row_id,
-                "messages": [
-                    {"role": "user", "content": prompt_text(task.instruction, instance.input)},
-                    {"role": "assistant", "content": instance.output},
-                ],
-            }
-
-
-def _provenance(pool: Pool, round_: Round) -> Rows:
-    """What is told of the first request stands in columns of its own; it is the one that wrote the instruction. An
-    imported row has none."""
-    draws = itertools.groupby(pool.completions(round_.number), key=lambda answered: answered[0].number)
-    number, calls = -1, dict[int, tuple[Request, Completion]]()
-    for verdict, task in _accepted(pool, round_):
-        # Both run in request order.
-        while number < verdict.number and (following := next(draws, None)):
-            number, calls = following[0], {request.call: (request, answer) for request, answer in following[1]}
-        made = [calls[call] for call in verdict.candidate.calls if number == verdict.number]
-        request, completion = made[0] if made else (None, None)
-        similarity = verdict.similarity
-        assert similarity is not None, "novelty was measured before anything was accepted"
-        for place, (row_id, _) in enumerate(task.rows):
-            yield {
-                "id": row_id,
-                "task_id": task.id,
-                "instance": place,
-                "round": round_.number,
-                "request": verdict.number,
-                "candidate": verdict.position,
-                "recipe": round_.settings["recipe"],
-                "is_classification": task.is_classification,
-                "model": completion.model if completion else None,
-                "endpoint_kind": completion.endpoint_kind if completion else None,
-                "decoding": _decoding(request) if request else None,
-                "finish_reason": completion.finish_reason if completion else None,
-                "prompt_tokens": completion.prompt_tokens if completion else None,
-                "generated_tokens": completion.generated_tokens if completion else None,
-                "parents": list(request.demonstrations) if request else [],
-                "stages": [_stage(*one) for one in made],
-                "nearest": [{"id": n.id, "score": n.score} for n in similarity.nearest],
-                "mean_similarity": similarity.mean,
-            }
-
-
-def _stage(request: Request, completion: Completion) -> dict[str, Any]:
-    return {
-        "stage": request.stage,
-        "call": request.call,
-        "decoding": _decoding(request),
-        "finish_reason": completion.finish_reason,
-        "prompt_tokens": completion.prompt_tokens,
-        "generated_tokens": completion.generated_tokens,
-        "shown": list(request.demonstrations),
-    }
-
-
-def _decoding(request: Request) -> str:
-    return canonical_json(request.decoding.as_dict())
-
-
-def _rejected(pool: Pool, round_: Round, instructions: dict[str, str]) -> Rows:
-    """Candidates that were dropped, and instances that accepted tasks (`task_id`) go on without."""
-    for verdict in pool.verdicts(round_.number):
-        nearest = verdict.similarity.nearest[0] if verdict.similarity and verdict.similarity.nearest else None
-        candidate = verdict.candidate
-        common = {
-            "round": round_.number,
-            "request": verdict.number,
-            "candidate": verdict.position,
-            "instruction": candidate.instruction,
-            "stage": candidate.stage,
-        }
-        for lost in verdict.lost if verdict.task else ():
-            yield {
-                **common,
-                "instances": [_rejected_instance(lost.instance, lost.drop.reason)],
-                "reason": lost.drop.reason,
-                "detail": lost.drop.detail,
-                "task_id": verdict.task.id if verdict.task else None,
-                "neighbour_id": None,
-                "neighbour": None,
-                "score": None,
-            }
-        if verdict.drop:
-            lost_instances = [_rejected_instance(lost.instance, lost.drop.reason) for lost in verdict.lost]
-            gone = [lost.instance for lost in verdict.lost]
-            others = [_rejected_instance(i, None) for i in candidate.instances if i not in gone]
-            yield {
-                **common,
-                "instances": others + lost_instances,
-                "reason": verdict.drop.reason,
-                "detail": verdict.drop.detail,
-                "task_id": None,
-                "neighbour_id": nearest.id if nearest else None,
-                "neighbour": instructions.get(nearest.id) if nearest else None,
-                "score": nearest.score if nearest else None,
-            }
-
-
-def _rejected_instance(instance: Instance, reason: str | None) -> dict[str, Any]:
-    return {"input": instance.input, "output": instance.output, "reason": reason}

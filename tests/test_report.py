@@ -1,0 +1,219 @@
+"""`report`: one page with everything in it, which loads nothing, and in which no row's text is markup."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfinstruct_hub import config
+from selfinstruct_hub.errors import ReleaseError, UsageError, WorkspaceError
+from selfinstruct_hub.release import page, report
+from selfinstruct_hub.workspace import Workspace
+from tests.test_card import manifest_of
+
+NASTY = "Name </pre></code><script>alert(1)</script> ![x](https://example.org/x.png) <img src='https://example.org/y.png'>"
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text, and elements that were not closed."""
+
+    VOID = frozenset({"meta", "img", "br", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in self.VOID, tag
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def release_in(folder: Path, *, version: str = "v1.2.0", card: config.CardSettings | None = None) -> Path:
+    """A release with rows of test_card, whole but for the loading script."""
+    card = card or config.CardSettings(verbs="off")
+    folder.mkdir(parents=True)
+    manifest = manifest_of(folder, verbs=None)
+    del manifest["statistics"]
+    manifest["version"] = version
+    page.write(folder, manifest, card, "Trees & <seas>")
+    (folder / config.FILE_NAME).write_text(config.render(config.Settings(card=card)), encoding="utf-8")
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that tests only read."""
+    description = (
+        f"See [home](https://example.org), [here](javascript:x), ![far](https://example.org/z.png). {NASTY}"
+    )
+    card = config.CardSettings(verbs="off", description=description)
+    return release_in(tmp_path_factory.mktemp("report") / "v1.2.0", card=card)
+
+
+def before(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_page_is_whole_and_loads_nothing(release: Path) -> None:
+    untouched = before(release)
+    text = report.rendered(release)
+    assert text == report.rendered(release)
+    assert before(release) == untouched
+    found = Page(text)
+    assert found.open == []
+    allowed = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "div", "table"}
+    allowed |= {"thead", "tbody", "tr", "th", "td", "pre", "code", "strong", "a", "img", "em"}
+    assert {tag for tag, _ in found.elements} <= allowed
+    pictures = found.all("img")
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert picture["alt"]
+        kind, _, data = (picture["src"] or "").partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data.partition("#")[0]).startswith(b"\x89PNG")
+    assert [link.get("href") for link in found.all("a")] == ["https://example.org"]
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+    assert "prefers-color-scheme: dark" in style[1]
+    policy = next(meta["content"] for meta in found.all("meta") if "content" in meta and "http-equiv" in meta)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_page_says_what_the_card_says(release: Path) -> None:
+    found = Page(report.rendered(release))
+    assert "Trees & <seas> v1.2.0" in found.text
+    assert "</pre></code><script>alert(1)</script>" in found.text  # as text
+    assert "![x](y.png)" in found.text  # a sample
+    assert "<U+202E>today" in found.text
+    headings = [tag for tag, _ in found.elements if tag == "h2"]
+    assert len(headings) == (release / "README.md").read_text(encoding="utf-8").count("\n## ")
+    tables = found.all("table")
+    assert len([a for a in found.all("div") if a.get("class") == "table"]) == len(tables) >= 6
+
+
+def test_pictures_that_a_release_was_made_without_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("selfinstruct_hub.release.pictures.available", lambda: False)
+        bare = release_in(tmp_path / "v1.2.0")
+        assert "no pictures" in report.rendered(bare)
+    assert len(Page(report.rendered(bare)).all("img")) == 3
+    assert not (bare / "assets").exists()
+
+
+def test_a_release_of_before_there_were_statistics_gets_them(release: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(release, old)
+    manifest = json.loads((old / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["statistics"]
+    (old / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert Page(report.rendered(old)).text == Page(report.rendered(release)).text
+
+
+def test_pictures_can_be_left_out(tmp_path: Path) -> None:
+    made = release_in(tmp_path / "v1.2.0", card=config.CardSettings(pictures="off", verbs="off", samples=0))
+    found = Page(report.rendered(made))
+    assert found.all("img") == []
+    assert "no pictures" in found.text
+    assert "Samples" not in found.text
+    assert not (made / "assets").exists()
+
+
+def test_the_release_is_found(tmp_path: Path) -> None:
+    space = Workspace.create(tmp_path / "w", config.Settings())
+    with pytest.raises(ReleaseError, match="has no release yet"):
+        report.release_of(space.path)
+    for version in ("v1.9.0", "v1.10.0"):
+        release_in(space.releases / version, version=version)
+    (space.releases / "v2.0.0").mkdir()  # not a whole one
+    assert report.release_of(space.path) == space.releases / "v1.10.0"
+    assert report.release_of(space.path, "v1.9.0") == space.releases / "v1.9.0"
+    assert report.release_of(space.releases / "v1.9.0") == space.releases / "v1.9.0"
+    assert report.release_of(space.releases / "v1.9.0", "v1.9.0") == space.releases / "v1.9.0"
+    with pytest.raises(ReleaseError, match=r"has no release v7\.0\.0; there are v1\.9\.0, v1\.10\.0"):
+        report.release_of(space.path, "v7.0.0")
+    with pytest.raises(UsageError, match=r"is the release v1\.9\.0, not v1\.10\.0"):
+        report.release_of(space.releases / "v1.9.0", "v1.10.0")
+    with pytest.raises(WorkspaceError, match="not a workspace"):
+        report.release_of(space.releases / "v2.0.0")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: is damaged"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: is damaged"),
+        (lambda folder: shutil.rmtree(folder / "data" / "default"), "cannot be read"),
+        (lambda folder: (folder / "assets" / "lengths.png").unlink(), "cannot be read"),
+        (lambda folder: next((folder / "data" / "default").iterdir()).write_bytes(b"PAR1"), "cannot be read"),
+    ],
+)
+def test_a_damaged_release_is_one_line(release: Path, tmp_path: Path, damage: Any, said: str) -> None:
+    copy = tmp_path / "v1.2.0"
+    shutil.copytree(release, copy)
+    damage(copy)
+    with pytest.raises(ReleaseError, match=said):
+        report.write(copy, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_nothing_is_overwritten_unasked(release: Path, tmp_path: Path) -> None:
+    target = tmp_path / "page.html"
+    target.write_text("mine")
+    with pytest.raises(ReleaseError, match="exists already; name another file with --out"):
+        report.write(release, target)
+    assert target.read_text() == "mine"
+    report.write(release, target, overwrite=True)
+    assert target.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    with pytest.raises(ReleaseError, match="is a folder"):
+        report.write(release, tmp_path, overwrite=True)
+    with pytest.raises(ReleaseError, match="cannot be written"):
+        report.write(release, tmp_path / "none" / "page.html")
+    with pytest.raises(ReleaseError, match="lies in the release, which never changes"):
+        report.write(release, release / "page.html")
+
+
+def test_the_command(release: Path, tmp_path: Path) -> None:
+    def command(*options: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "selfinstruct_hub", "report", str(release), *options]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+
+    done = command()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "wrote v1.2.0.html\n", "")
+    assert (tmp_path / "v1.2.0.html").read_text(encoding="utf-8").endswith("</html>\n")
+    again = command("--out", "v1.2.0.html")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("error: v1.2.0.html: exists already")

@@ -1,0 +1,276 @@
+"""Shards say row by row what the pool's records say, are cut at a limit, and are the same bytes every time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfinstruct_hub import config, run
+from selfinstruct_hub.exchange import import_file
+from selfinstruct_hub.pool import Pool, encoding
+from selfinstruct_hub.records import Instance, Round, Task, canonical_json, prompt_text
+from selfinstruct_hub.release import read_manifest, rows, shards
+from selfinstruct_hub.release.columns import ALIGNED, COLUMNS
+from selfinstruct_hub.workspace import Workspace
+from tests.support.tgi import Server, running, write_steps
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with rows of every kind: two recipes, several instances a task, lost ones, imported tasks with
+    instances and without, texts that look like JSON."""
+    path = tmp_path_factory.mktemp("shards")
+    with running(Server()) as server, running(Server(answer=write_steps)) as steps:
+        space = Workspace.create(path / "w", config.Settings())
+        asked = {"tasks": 9, "endpoint.url": server.url, "endpoint.concurrency": 1}
+        run.grow(space, config.with_overrides(space.settings(), asked))
+        several = {**asked, "recipe": "self-instruct", "tasks": 14, "endpoint.url": steps.url}
+        run.grow(space, config.with_overrides(space.settings(), several))
+        odd = '"],["a","b"]],"instruction":"x","is_classification":null}'
+        tasks = [
+            {
+                "instruction": f"Tell me about {odd} here.",
+                "input": odd,
+                "output": '],["\u2028\\\x00\U0001f600\r\n',
+            },
+            {"instruction": "Sort these words by their length.", "input": "", "output": "]],"},
+            {"instruction": "Do it.", "input": "", "output": "x"},
+        ]
+        (path / "alpaca.json").write_text(json.dumps(tasks))
+        import_file(space, path / "alpaca.json")
+        bare = {"instruction": "Weigh the cost of a bridge across the bay.", "most_similar": {}, "request_idx": 1}
+        bare |= {"avg_similarity_score": 0.0, "instruction_metadata": {}}
+        (path / "machine.jsonl").write_text(json.dumps(bare))
+        import_file(space, path / "machine.jsonl", format="machine_generated_instructions")
+    return space
+
+
+def read(folder: Path) -> Rows:
+    found: Rows = {name: [] for name in COLUMNS}
+    for file in read_manifest(folder)["files"]:
+        if "config" in file:
+            found[file["config"]] += pq.ParquetFile(folder / file["path"]).read().to_pylist()
+    return found
+
+
+def expected(pool: Pool) -> Rows:
+    """The rows of all rounds, one by one out of the records."""
+    found: Rows = defaultdict(list)
+    instructions = {task.id: task.instruction for task in pool.seeds()}
+    for round_ in pool.rounds():
+        instructions.update((task.id, task.instruction) for task in pool.tasks(round_.number))
+        calls = {
+            (request.number, request.call): (request, answer)
+            for request, answer in pool.completions(round_.number)
+        }
+        for verdict in pool.verdicts(round_.number):
+            for row in _rejected(verdict, instructions):
+                found["rejected"].append(row)
+            if verdict.task is None:
+                continue
+            made = [calls[verdict.number, call] for call in verdict.candidate.calls if calls]
+            assert verdict.similarity is not None
+            stages = [
+                {
+                    "stage": request.stage,
+                    "call": request.call,
+                    "decoding": canonical_json(request.decoding.as_dict()),
+                    "finish_reason": answer.finish_reason,
+                    "prompt_tokens": answer.prompt_tokens,
+                    "generated_tokens": answer.generated_tokens,
+                    "shown": list(request.demonstrations),
+                }
+                for request, answer in made
+            ]
+            first: dict[str, Any] = stages[0] if stages else defaultdict(lambda: None, shown=[])
+            for place, (row_id, instance) in enumerate(verdict.task.rows):
+                text = {"input": instance.input, "output": instance.output}
+                asked = prompt_text(verdict.task.instruction, instance.input)
+                found["default"].append(
+                    {"id": row_id, "instruction": verdict.task.instruction, **text, "round": round_.number}
+                )
+                chat = [{"role": "user", "content": asked}, {"role": "assistant", "content": instance.output}]
+                found["messages"].append({"id": row_id, "messages": chat})
+                found["provenance"].append(
+                    {
+                        "id": row_id,
+                        "task_id": verdict.task.id,
+                        "instance": place,
+                        "round": round_.number,
+                        "request": verdict.number,
+                        "candidate": verdict.position,
+                        "recipe": round_.settings["recipe"],
+                        "is_classification": verdict.task.is_classification,
+                        "model": made[0][1].model if made else None,
+                        "endpoint_kind": made[0][1].endpoint_kind if made else None,
+                        **{name: first[name] for name in ("decoding", "finish_reason", "prompt_tokens")},
+                        "generated_tokens": first["generated_tokens"],
+                        "parents": first["shown"],
+                        "stages": stages,
+                        "nearest": [{"id": near.id, "score": near.score} for near in verdict.similarity.nearest],
+                        "mean_similarity": verdict.similarity.mean,
+                    }
+                )
+    return found
+
+
+def _rejected(verdict: Any, instructions: dict[str, str]) -> Iterator[dict[str, Any]]:
+    common = {
+        "round": verdict.round,
+        "request": verdict.number,
+        "candidate": verdict.position,
+        "instruction": verdict.candidate.instruction,
+        "stage": verdict.candidate.stage,
+    }
+    lost = [(_text(one.instance, one.drop.reason), one.drop) for one in verdict.lost]
+    if verdict.task:
+        nothing = dict.fromkeys(("neighbour_id", "neighbour", "score"))
+        for instance, drop in lost:
+            said = {"reason": drop.reason, "detail": drop.detail, "task_id": verdict.task.id, **nothing}
+            yield {**common, "instances": [instance], **said}
+    if verdict.drop:
+        gone = [one.instance for one in verdict.lost]
+        others = [_text(i, None) for i in verdict.candidate.instances if i not in gone]
+        near = verdict.similarity.nearest[0] if verdict.similarity and verdict.similarity.nearest else None
+        yield {
+            **common,
+            "instances": others + [instance for instance, _ in lost],
+            "reason": verdict.drop.reason,
+            "detail": verdict.drop.detail,
+            "task_id": None,
+            "neighbour_id": near.id if near else None,
+            "neighbour": instructions[near.id] if near else None,
+            "score": near.score if near else None,
+        }
+
+
+def _text(instance: Instance, reason: str | None) -> dict[str, Any]:
+    return {"input": instance.input, "output": instance.output, "reason": reason}
+
+
+def test_every_row_of_every_config_is_what_the_records_say(
+    grown: Workspace, monkeypatch: Any, tmp_path: Path
+) -> None:
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        wanted, newest = expected(pool), pool.rounds()[-1].version
+        # Batches that end inside of draws and of tasks with several rows.
+        monkeypatch.setattr(rows, "BATCH", 3)
+        shards.write(tmp_path, pool, pool.rounds(), known={}, rows_per_shard=5)
+    for found in (read(grown.releases / newest), _read_all(tmp_path)):
+        for name in ("default", "messages", "provenance", "rejected"):
+            assert found[name] == wanted[name], name
+        assert len(found["seeds"]) == 175
+    kinds = {row["recipe"] for row in wanted["provenance"]}
+    assert kinds == {"alpaca", "self-instruct", "import"}
+    assert max(row["instance"] for row in wanted["provenance"]) > 0
+    assert any(row["task_id"] for row in wanted["rejected"])
+    assert any(row["neighbour"] for row in wanted["rejected"])
+
+
+def _read_all(folder: Path) -> Rows:
+    return {
+        name: [
+            row
+            for file in sorted((folder / "data" / name).iterdir())
+            for row in pq.ParquetFile(file).read().to_pylist()
+        ]
+        for name in COLUMNS
+    }
+
+
+def test_a_big_round_becomes_several_shards_cut_at_the_same_rows(grown: Workspace, tmp_path: Path) -> None:
+    limit = 4
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        entries = shards.write(tmp_path, pool, pool.rounds()[:2], known={}, rows_per_shard=limit)
+        again = shards.write(tmp_path / "again", pool, pool.rounds()[:2], known={}, rows_per_shard=limit)
+        total = [pool.counts(number)["rows"] for number in (1, 2)]
+    assert again == entries  # digests and all
+    assert {str(p.relative_to(tmp_path)) for p in (tmp_path / "data").rglob("*.*")} == {e["path"] for e in entries}
+    for number, name in itertools.product((1, 2), ALIGNED):
+        files = [entry for entry in entries if (entry["config"], entry["round"]) == (name, number)]
+        count = -(-total[number - 1] // limit)
+        assert [file["path"] for file in files] == [
+            f"data/{name}/train-round-{number:04d}-{place:05d}-of-{count:05d}.parquet" for place in range(count)
+        ]
+        assert [file["rows"] for file in files[:-1]] == [limit] * (count - 1)
+        assert sum(file["rows"] for file in files) == total[number - 1]
+
+
+def test_a_later_release_copies_all_shards_of_a_round(grown: Workspace, tmp_path: Path) -> None:
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        first = shards.write(tmp_path / "a", pool, pool.rounds()[:1], known={}, rows_per_shard=4)
+        known: dict[Any, Any] = defaultdict(list)
+        for entry in first:
+            known[entry["config"], entry["round"]].append((tmp_path / "a" / entry["path"], entry))
+        second = shards.write(tmp_path / "b", pool, pool.rounds()[:2], known=dict(known))
+    of_first = [entry for entry in second if entry["round"] in (1, None)]
+    assert sorted(of_first, key=lambda e: e["path"]) == sorted(first, key=lambda e: e["path"])
+    for entry in of_first:
+        assert (tmp_path / "b" / entry["path"]).read_bytes() == (tmp_path / "a" / entry["path"]).read_bytes()
+
+
+def test_a_write_that_fails_is_told_and_leaves_nothing_open(
+    grown: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, table: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", broken)
+    with Pool.open(grown.pool_file, read_only=True) as pool, pytest.raises(OSError, match="Input/output"):
+        shards.write(tmp_path, pool, pool.rounds(), known={})
+
+
+def test_imported_instructions_without_instances_are_no_rows(grown: Workspace) -> None:
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        last: Round = pool.rounds()[-1]
+        assert [len(task.instances) for task in pool.tasks(last.number)] == [0]
+        assert not list(rows.accepted(pool, last))
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
+    [
+        '"],["',
+        "],[",
+        '","',
+        "]],",
+        '"',
+        "\\",
+        '\\"',
+        ']],"instruction":',
+        ',"is_classification":',
+        '"instances":[[',
+    ]
+)
+tasks = st.builds(
+    lambda instruction, pairs, kind: Task("0" * 16, instruction, tuple(Instance(*p) for p in pairs), kind),
+    texts,
+    st.lists(st.tuples(texts, texts), max_size=3),
+    st.sampled_from([None, True, False]),
+)
+
+
+@given(st.lists(tasks, min_size=1, max_size=4))
+def test_ids_and_texts_are_those_of_the_records(some: list[Task]) -> None:
+    stored = [canonical_json(encoding.task_values(task)) for task in some]
+    assert rows.row_ids_of(stored) == [row_id for task in some for row_id, _ in task.rows]
+    read = rows._tasks(stored)
+    assert read["instruction"].to_pylist() == [task.instruction for task in some]
+    assert read["instances"].to_pylist() == [[[i.input, i.output] for i in task.instances] for task in some]
+    assert read["is_classification"].to_pylist() == [task.is_classification for task in some]
+
+
+@given(st.lists(st.lists(st.tuples(texts, st.floats(0, 1)), max_size=3), min_size=1, max_size=4))
+def test_neighbours_are_read_exactly(some: list[list[tuple[str, float]]]) -> None:
+    column = rows._nearest([canonical_json(near) for near in some])
+    assert column.to_pylist() == [[{"id": key, "score": score} for key, score in near] for near in some]
