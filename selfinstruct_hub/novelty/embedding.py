@@ -26,7 +26,7 @@ import numpy as np
 from selfinstruct_hub.errors import ConfigError
 from selfinstruct_hub.records import Neighbour
 
-SETTING = "novelty.embedding.model"
+SETTING = "paraphrases.model"
 # What every model2vec folder holds; the names are its own.
 _STATIC_FILES = ("model.safetensors", "tokenizer.json", "config.json")
 _EXPECTED = f"a model2vec folder ({', '.join(_STATIC_FILES)}) or a sentence-transformers folder (modules.json)"
@@ -41,7 +41,9 @@ _DIGITS = 6
 
 
 class Encoder(Protocol):
-    """An embedding model."""
+    """An embedding model, and the package that runs it."""
+
+    package: str
 
     def encode(self, texts: Sequence[str]) -> Any:
         """An array (texts, dimensions), at least one text. A row must depend on its own text only, to the last
@@ -237,6 +239,8 @@ def model_in(folder: Path) -> Encoder:
 class _Static:
     """A model2vec model: the mean of its tokens' vectors."""
 
+    package = "model2vec"
+
     def __init__(self, folder: Path) -> None:
         from model2vec import StaticModel
 
@@ -256,6 +260,8 @@ class _Static:
 class _Contextual:
     """A sentence-transformers model. One text at a time, on the CPU: in a batch the last bits of an embedding
     depend on the others in it, on a GPU on which one it is."""
+
+    package = "sentence-transformers"
 
     def __init__(self, folder: Path) -> None:
         from sentence_transformers import SentenceTransformer

@@ -272,6 +272,7 @@ def _rejected(pool: Pool, round_: Round, instructions: dict[str, str]) -> Rows:
     """Candidates that were dropped, and instances that accepted tasks (`task_id`) go on without."""
     for verdict in pool.verdicts(round_.number):
         nearest = verdict.similarity.nearest[0] if verdict.similarity and verdict.similarity.nearest else None
+        nearest = (verdict.drop and verdict.drop.near) or nearest  # what decided, if something did
         candidate = verdict.candidate
         common = {
             "round": round_.number,
