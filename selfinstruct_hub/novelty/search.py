@@ -20,7 +20,7 @@ from selfinstruct_hub.novelty.scan import common_lengths
 # the memory that building it takes.
 _LEAST, _FANOUT, _LARGEST = 2048, 4, 2**18
 # Queries that are looked up together.
-_BATCH = 1024
+_BATCH = 512
 
 Above = list[tuple[int, float]]
 
@@ -52,7 +52,7 @@ class FastSearch:
                     if place < end:
                         above[which].append((place, score))
         if self._indexed < end:
-            own = self._texts.lengths[self._texts.kinds(self._indexed, end)]
+            own = self._texts.lengths(self._indexed, end)
             for which, place, score in self._clear(queries, self._texts.between(self._indexed, end), own):
                 above[which].append((place + self._indexed, score))
         return above
@@ -63,6 +63,10 @@ class FastSearch:
         for which, other, score in self._clear(queries, queries, lengths(queries)):
             above[which].append((other, score))
         return above
+
+    def together(self, queries: Sequence[Encoded], end: int) -> tuple[list[Above], list[Above]]:
+        """What is known of `queries`, and what of each other."""
+        return self.known(queries, end), self.mutual(queries)
 
     def nearest(
         self, query: Encoded, known: Above, mutual: Above, added: Mapping[int, int], size: int
