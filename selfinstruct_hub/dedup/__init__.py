@@ -18,7 +18,8 @@ from selfinstruct_hub import datafiles, languages
 from selfinstruct_hub.datafiles import Batch, DataFile, Part, Unusable
 from selfinstruct_hub.datafiles.outputs import Output, whole
 from selfinstruct_hub.dedup.dropped import Near, line
-from selfinstruct_hub.dedup.gates import Comparison, Gate, novelty_gate
+from selfinstruct_hub.dedup.gates import Comparison, Gate, cluster_gates, novelty_gate
+from selfinstruct_hub.dedup.held import Held
 from selfinstruct_hub.dedup.places import check_beside, places
 from selfinstruct_hub.errors import BadRowError, DataFileError
 from selfinstruct_hub.languages import Language
@@ -30,6 +31,7 @@ __all__ = [
     "Deduplicated",
     "Gate",
     "Progress",
+    "cluster_gates",
     "dedup",
     "novelty_gate",
 ]
@@ -146,21 +148,19 @@ class _Others:
     ) -> None:
         self._files = files
         self._ends: list[int] = []  # how many texts there are after each file
-        self._places: list[str] = []
-        self._texts: list[str] = []
+        self._held = Held()
         self.gate: Gate | None = gate(threshold) if files else None
         for file in files:
             waiting: list[tuple[str, str]] = []
             for place, text in datafiles.texts(file, (column,) if column else (), lenient=True):
-                waiting.append((str(len(self._texts)), text))
-                self._places.append(place)
-                self._texts.append(text)
+                waiting.append((str(len(self._held)), text))
+                self._held.append(place, text)
                 if len(waiting) == BATCH:
                     self._add(waiting)
                     waiting = []
-                    observe(Progress(0, 0, 0, len(self._texts), None))
+                    observe(Progress(0, 0, 0, len(self._held), None))
             self._add(waiting)
-            self._ends.append(len(self._texts))
+            self._ends.append(len(self._held))
 
     def _add(self, waiting: Sequence[tuple[str, str]]) -> None:
         assert self.gate is not None
@@ -169,12 +169,12 @@ class _Others:
     def near(self, key: str) -> Near:
         number = int(key)
         file = self._files[bisect_right(self._ends, number)]
-        return Near(str(file), self._places[number], self._texts[number])
+        return Near(str(file), *self._held[number])
 
     @property
     def held(self) -> int:
         """Texts in all."""
-        return len(self._texts)
+        return len(self._held)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -196,7 +196,6 @@ class _Work:
     others: _Others
     threshold: float
     rows: int = 0
-    kept: int = 0
     bad: int = 0
     tokenless: int = 0
     foreign: int = 0
@@ -204,7 +203,7 @@ class _Work:
     bad_rows: list[str] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
     _part: Part | None = None
-    _texts: dict[str, str] = field(default_factory=dict)  # of kept rows, by their places
+    _held: Held = field(default_factory=Held)  # of kept rows
 
     def judged(self, part: Part, batch: Batch) -> tuple[list[int], list[bytes]]:
         """The numbers of the rows that stay, and a line for each that goes."""
@@ -228,15 +227,13 @@ class _Work:
         for at, (number, text) in enumerate(left):
             similarity = comparison[at]
             if similarity.score > self.threshold:
-                place = similarity.nearest[0].id
-                near[number] = (TOO_SIMILAR, similarity.score, Near(None, place, self._texts[place]))
+                other = Near(None, *self._held[int(similarity.nearest[0].id)])
+                near[number] = (TOO_SIMILAR, similarity.score, other)
                 continue
-            place = batch.places[number]
-            comparison.accept(at, place)
-            self._texts[place] = text
+            comparison.accept(at, str(len(self._held)))
+            self._held.append(batch.places[number], text)
             kept.append(number)
             self.tokenless += not any(map(str.isalnum, text)) and not languages.tokens(text)
-        self.kept += len(kept)
         self.drops.update(reason for reason, _, _ in near.values())
         gone = sorted(near)
         rows = zip(gone, batch.rows(gone), strict=True)
@@ -264,6 +261,10 @@ class _Work:
         self.bad += 1
         if len(self.bad_rows) < _BAD_NAMED:
             self.bad_rows.append(said)
+
+    @property
+    def kept(self) -> int:
+        return len(self._held)
 
     def progress(self, share: float | None) -> Progress:
         return Progress(self.rows, self.kept, self.drops.total(), self.others.held, share)
