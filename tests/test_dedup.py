@@ -29,9 +29,9 @@ from rouge_score import rouge_scorer
 
 from selfinstruct_hub import dedup as deduplication
 from selfinstruct_hub import languages
+from selfinstruct_hub.datafiles.held import Held
 from selfinstruct_hub.dedup import CONTAMINATED, TOO_SIMILAR, dedup, novelty_gate
 from selfinstruct_hub.dedup.dropped import Near, line
-from selfinstruct_hub.dedup.held import Held
 from selfinstruct_hub.errors import BadRowError, DataFileError
 from selfinstruct_hub.show import DedupView, dedup_lines
 

@@ -6,45 +6,18 @@ Says how near a text is and to which place of which file. What becomes of the ta
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 from selfinstruct_hub import datafiles
-from selfinstruct_hub.novelty import FULL_UP_TO, NoveltyGate, mode_for
+from selfinstruct_hub.datafiles.held import Held
+from selfinstruct_hub.novelty.seam import Gate, novelty_gate
 from selfinstruct_hub.records import Similarity
 
 # Texts that are read and indexed together.
 BATCH = 4096
-
-
-class Comparison(Protocol):
-    """Texts that are compared one after the other, each when it has its turn."""
-
-    def __getitem__(self, place: int, /) -> Similarity:
-        """What the text at `place` is nearest to, of all that the gate holds then."""
-
-    def accept(self, place: int, key: str, /) -> None:
-        """Adds the text at `place`, which has had its turn, to the gate under the id `key`."""
-
-
-class Gate(Protocol):
-    """Texts that others are compared with. Of what scores above its threshold, the nearest is reported."""
-
-    def __len__(self) -> int: ...
-
-    def extend(self, instructions: Iterable[tuple[str, str]], /) -> None:
-        """Adds (id, text) pairs."""
-
-    def comparison(self, instructions: Sequence[str], /) -> Comparison:
-        """Compares several texts."""
-
-
-def novelty_gate(threshold: float) -> Gate:
-    """A gate in this process, made for texts that may be many: the verdict is the same in both modes."""
-    return NoveltyGate(1, mode=mode_for(FULL_UP_TO + 1, threshold), threshold=threshold)
 
 
 @dataclass(frozen=True)
@@ -78,20 +51,19 @@ class EvaluationSets:
         self._files = files
         self._threshold = threshold
         self._ends: list[int] = []  # how many texts there are after each file
-        self._places: list[str] = []
-        self._texts: list[str] = []
+        self._held = Held()
         self._gate = gate(threshold)
         for file in files:
             texts = datafiles.texts(file, columns, lenient=True)
             while batch := list(islice(texts, BATCH)):
-                self._gate.extend((str(len(self._texts) + n), text) for n, (_, text) in enumerate(batch))
-                self._places += [place for place, _ in batch]
-                self._texts += [text for _, text in batch]
-                observe(len(self._texts))
-            self._ends.append(len(self._texts))
+                self._gate.extend((str(len(self._held) + n), text) for n, (_, text) in enumerate(batch))
+                for place, text in batch:
+                    self._held.append(place, text)
+                observe(len(self._held))
+            self._ends.append(len(self._held))
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._held)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -104,10 +76,10 @@ class EvaluationSets:
         """For each of `texts`, in order, the nearest one that it is too near to."""
         comparison = self._gate.comparison(texts)
         for at in range(len(texts)):
-            similarity = comparison[at] if self._texts else Similarity()
+            similarity = comparison[at] if len(self._held) else Similarity()
             if similarity.score <= self._threshold:
                 yield None
                 continue
             number = int(similarity.nearest[0].id)
             file = self._files[bisect_right(self._ends, number)]
-            yield Found(file, self._places[number], self._texts[number], similarity.score)
+            yield Found(file, *self._held[number], similarity.score)
