@@ -9,17 +9,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from selfinstruct_hub import config, doctor, run
+from selfinstruct_hub import config, doctor, plan, run
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.errors import ConfigError, DataFileError, SelfInstructError, UsageError
 from selfinstruct_hub.exchange import import_file
-from selfinstruct_hub.judging import EvaluationSets, Gates
+from selfinstruct_hub.judging import EvaluationSets, Gates, Judge
+from selfinstruct_hub.novelty import NoveltyGate
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Candidate, Instance, Verdict
+from selfinstruct_hub.records import Candidate, Instance, Round, Verdict
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
 from tests.support import static_model
@@ -127,6 +128,17 @@ def test_columns_are_named_or_usual_ones_and_files_may_differ(tmp_path: Path) ->
             ConfigError,
             "blank.jsonl: has no texts in it; check `decont",
         ),
+        (
+            {"decontamination.against": ["odd.jsonl"]},
+            DataFileError,
+            "name the one with the texts with `decontamination.columns`; it has",
+        ),
+        (
+            {"decontamination.against": ["good.jsonl"], "decontamination.columns": ["questoin"]},
+            ConfigError,
+            "none of the files has a column `questoin`; there, question would be read",
+        ),
+        ({"decontamination.against": ["good.jsonl", "./good.jsonl"]}, ConfigError, "is given twice; name it once"),
         ({"paraphrases.model": "none"}, ConfigError, "there is no such file or folder; check `paraphrases.model`"),
         ({"paraphrases.model": "bad.jsonl"}, ConfigError, "paraphrases.model takes a model2vec folder"),
     ],
@@ -136,11 +148,75 @@ def test_what_cannot_be_used_is_said_in_one_line(
 ) -> None:
     (tmp_path / "bad.jsonl").write_text("{", encoding="utf-8")
     lines(tmp_path / "odd.jsonl", [{"answer": "Yes."}])
+    lines(tmp_path / "good.jsonl", [{"question": "Is it?"}])
     lines(tmp_path / "blank.jsonl", [{"question": " "}, {"question": None}])
     with pytest.raises(error) as raised:
         Gates.opened(settings_with(values), tmp_path)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_link_keeps_the_name_that_says_what_it_is(tmp_path: Path) -> None:
+    """As in a cache of the Hub, where files are links to what is called by its digest."""
+    (tmp_path / "w").mkdir()
+    (tmp_path / "0a1b2c").write_text(f"question\n{EVAL[0]}\n", encoding="utf-8")
+    (tmp_path / "eval.csv").symlink_to(tmp_path / "0a1b2c")
+    gates = Gates.opened(settings_with({"decontamination.against": ["../eval.csv"]}), tmp_path / "w")
+    (drop,) = gates.contaminated([candidate(EVAL[0])])
+    assert drop is not None
+    assert drop.detail == "ROUGE-L 1.000 with eval.csv, line 2"
+    (file,) = gates.settings["decontamination"]["against"]
+    assert file["file"] == "eval.csv"
+
+
+@pytest.mark.parametrize("turns", [EVAL, [{"content": text} for text in EVAL]])
+def test_every_turn_of_a_benchmark_counts(tmp_path: Path, turns: list[Any]) -> None:
+    lines(tmp_path / "mt_bench.jsonl", [{"question_id": 81, "category": "writing", "turns": turns}])
+    gates = Gates.opened(settings_with({"decontamination.against": ["mt_bench.jsonl"]}), tmp_path)
+    assert gates.sets is not None
+    assert len(gates.sets) == 2
+    assert all(gates.contaminated([candidate(text) for text in EVAL]))
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), min_size=1, max_size=3),
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), min_size=1, max_size=4),
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), max_size=4),
+)
+def test_what_does_not_pass_is_dropped_later(
+    tmp_path_factory: pytest.TempPathFactory, held: list[list[str]], asked: list[list[str]], seen: list[list[str]]
+) -> None:
+    """`passes` saves requests; a task that it stops would never have been accepted."""
+    folder = tmp_path_factory.mktemp("sets")
+    words = {"a": "river", "b": "poem", "c": "budget", "d": "canoe"}
+
+    def text(letters: list[str]) -> str:
+        return "Tell of " + " ".join(words[one] for one in letters)
+
+    lines(folder / "eval.jsonl", [{"text": text(one)} for one in held])
+    static_model.make(folder / "model", {"river": "wet", "canoe": "wet", "poem": "art", "budget": "sum"})
+    asked_for = settings_with(
+        {
+            "decontamination.against": ["eval.jsonl"],
+            "decontamination.threshold": 0.9,
+            "paraphrases.model": "model",
+            "paraphrases.threshold": 0.95,
+        }
+    )
+    gates = Gates.opened(asked_for, folder)
+    assert gates.paraphrases is not None
+    novelty, paraphrases = NoveltyGate(), gates.paraphrases()
+    for number, one in enumerate(seen):
+        novelty.add(str(number), text(one))
+        paraphrases.extend([(str(number), text(one))])
+    round_ = Round(1, "v1.0.0", 100, False, {**plan.judging(asked_for), **gates.settings}, {})
+    judge = Judge(round_, novelty, gates, frozen=len(seen), accepted=0, bare={}, paraphrases=paraphrases)
+    candidates = [candidate(text(one)) for one in asked]
+    passed = [judge.passes(one) for one in candidates]
+    with_instances = [candidate(text(one), "") for one in asked]
+    for ok, verdict in zip(passed, judge.verdicts(0, with_instances), strict=True):
+        assert ok or verdict.task is None
 
 
 def test_a_file_named_twice_is_refused() -> None:

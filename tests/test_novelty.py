@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from selfinstruct_hub import languages
-from selfinstruct_hub.novelty import NoveltyGate, scan
+from selfinstruct_hub.novelty import NoveltyGate, scan, search
+from selfinstruct_hub.novelty.encoding import Alphabet
+from selfinstruct_hub.novelty.index import Segment
 from selfinstruct_hub.novelty.measure import f1
 
 
@@ -158,3 +164,38 @@ def test_many_alike_are_no_more_than_the_nearest() -> None:
     for similarity in (gate.compare("name a tree"), gate.comparison(["sing", "name a tree"])[1]):
         assert [(n.id, n.score) for n in similarity.nearest] == [("0", 1.0), ("2", 1.0), ("4", 1.0)]
         assert similarity.mean == round((1 + 6 / 7) / 2, 6)
+
+
+def test_two_threads_agree_on_what_every_token_is_written_as() -> None:
+    """While a draw is judged in a thread, instructions of the next ones are looked at."""
+    texts = [f"word{n} other{n % 7} more{n * n}" for n in range(500)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            alphabet = Alphabet()
+            with ThreadPoolExecutor(4) as threads:
+                found = [threads.submit(lambda of: [of.encoded(text) for text in texts], alphabet) for _ in "four"]
+            assert all(one.result() == found[0].result() for one in found)
+            assert len(set(alphabet.values())) == len(alphabet)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_fast_search_finds_everything_while_it_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another thread asks in the middle of it, a building segment asks here."""
+    monkeypatch.setattr(search, "_LEAST", 8)
+    gate = NoveltyGate(1, mode="fast", threshold=0.7)
+    gate.extend((str(n), f"alone {n} one {n * 7} two {n * 13}") for n in range(16))
+    gate.extend((str(n), f"alone {n} one {n * 7} two {n * 13}") for n in range(16, 21))  # too few to index
+    asked: list[str] = []
+
+    class Building(Segment):
+        def __init__(self, *args: Any) -> None:
+            for n in range(21):
+                asked.append(gate.compare(f"alone {n} one {n * 7} two {n * 13}", among=21).nearest[0].id)
+            super().__init__(*args)
+
+    monkeypatch.setattr(search, "Segment", Building)
+    gate.extend((str(n), f"alone {n} one {n * 7} two {n * 13}") for n in range(21, 64))
+    assert asked == [str(n) for n in range(21)]

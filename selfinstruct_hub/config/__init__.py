@@ -167,12 +167,14 @@ def publishable(settings: Settings) -> Settings:
         seeds = Path(seeds).name
     endpoint = settings.endpoint.model_copy(update={"url": None, "model": None})
     model = settings.paraphrases.model
-    names = [Path(file).name for file in settings.decontamination.against]
+    names = [Path(file).name or file for file in settings.decontamination.against]
     return settings.model_copy(
         update={
             "endpoint": endpoint,
             "seeds": seeds,
-            "paraphrases": settings.paraphrases.model_copy(update={"model": model and Path(model).name}),
+            "paraphrases": settings.paraphrases.model_copy(
+                update={"model": model and (Path(model).name or model)}
+            ),
             # Files of one name in two folders are one name here.
             "decontamination": settings.decontamination.model_copy(update={"against": list(dict.fromkeys(names))}),
         }

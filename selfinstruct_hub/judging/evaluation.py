@@ -35,8 +35,8 @@ class EvaluationSets:
     """The texts of `files`: those of `columns`, or of the first usual one that a file has. What scores above
     `threshold` with one of them is too near.
 
-    `observe` hears how many texts are held while they are read. Raises DataFileError, one line, for a file that is
-    not there or cannot be read.
+    `option` is where a user says which columns. `observe` hears how many texts are held while they are read.
+    Raises DataFileError, one line, for a file that is not there or cannot be read.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class EvaluationSets:
         threshold: float,
         *,
         columns: Sequence[str] = (),
+        option: str = "--column",
         gate: Callable[[float], Gate] = novelty_gate,
         observe: Callable[[int], None] = lambda held: None,
     ) -> None:
@@ -52,9 +53,10 @@ class EvaluationSets:
         self._threshold = threshold
         self._ends: list[int] = []  # how many texts there are after each file
         self._held = Held()
+        self._read: set[str] = set()
         self._gate = gate(threshold)
         for file in files:
-            texts = datafiles.texts(file, columns, lenient=True)
+            texts = datafiles.texts(file, columns, lenient=True, option=option, read=self._read)
             while batch := list(islice(texts, BATCH)):
                 self._gate.extend((str(len(self._held) + n), text) for n, (_, text) in enumerate(batch))
                 for place, text in batch:
@@ -64,6 +66,11 @@ class EvaluationSets:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that were read."""
+        return frozenset(self._read)
 
     @property
     def counts(self) -> Mapping[str, int]:

@@ -46,7 +46,16 @@ class Gates:
         files = [_located(name, beside, "decontamination.against") for name in own.against]
         sets, kept = None, _NO_SETS
         if files:
-            sets = EvaluationSets(files, own.threshold, columns=own.columns)
+            if twice := next((file for file in files if files.count(file) > 1), None):
+                raise ConfigError(f"`decontamination.against`: {twice} is given twice; name it once")
+            option = "`decontamination.columns`"
+            sets = EvaluationSets(files, own.threshold, columns=own.columns, option=option)
+            # Read by other columns than the ones that were meant, it would keep nothing out.
+            if unread := [name for name in own.columns if name not in sets.columns]:
+                raise ConfigError(
+                    f"{option}: none of the files has a column `{unread[0]}`; there, "
+                    f"{', '.join(sorted(sets.columns))} would be read"
+                )
             for name, count in sets.counts.items():
                 if not count:
                     raise ConfigError(f"{name}: has no texts in it; check `decontamination.against`")
@@ -114,7 +123,9 @@ def _texts(candidate: Candidate) -> list[str]:
 
 def _located(name: str, beside: Path, setting: str) -> Path:
     try:
-        path = (beside / Path(name).expanduser()).resolve()
+        path = beside / Path(name).expanduser()
+        # A link keeps its own name: what it leads to may have none that says what it is (a cache of the Hub).
+        path = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
         if path.exists():
             return path
     except (OSError, RuntimeError, ValueError) as error:  # forbidden; no such home; no path at all

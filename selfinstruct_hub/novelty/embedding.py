@@ -201,16 +201,19 @@ def _sums(values: Any) -> Any:
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of a model's files. Hidden ones are left out: download tools keep
-    dates in them. Raises ConfigError where `folder` is not one."""
+    dates in them. Raises ConfigError where `folder` is not one, or a file in it cannot be read."""
     folder = _existing(folder)
     total = hashlib.sha256()
-    inside = ((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
-    for name, path in sorted((name.as_posix(), path) for name, path in inside if not _hidden(name)):
-        content = hashlib.sha256()
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                content.update(piece)
-        total.update(f"{content.hexdigest()} {name}\n".encode())
+    try:
+        inside = ((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
+        for name, path in sorted((name.as_posix(), path) for name, path in inside if not _hidden(name)):
+            content = hashlib.sha256()
+            with path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    content.update(piece)
+            total.update(f"{content.hexdigest()} {name}\n".encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise ConfigError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
     return total.hexdigest()
 
 

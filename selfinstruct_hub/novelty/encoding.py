@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,20 @@ Encoded = str | tuple[int, ...]
 
 
 class Alphabet(dict[str, str | int]):
-    """What every token seen so far is written as: a character, or its number where there is none left."""
+    """What every token seen so far is written as: a character, or its number where there is none left.
+
+    May be asked by several threads at a time: no two tokens get one number, and none gets two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = count(1)
 
     def __missing__(self, token: str) -> str | int:
-        code = len(self) + 1
+        code = next(self._numbers)
         if code >= _FIRST_SURROGATE:
             code += _AFTER_SURROGATES - _FIRST_SURROGATE
-        symbol = self[token] = chr(code) if code <= _LAST else code
-        return symbol
+        # What another thread has written meanwhile stays.
+        return self.setdefault(token, chr(code) if code <= _LAST else code)
 
     def encoded(self, text: str) -> Encoded:
         """The tokens of `text`, those never seen before with numbers of their own."""
@@ -77,8 +83,8 @@ class Texts:
         return self._lengths[first:end]
 
     def between(self, first: int, end: int) -> list[Encoded]:
-        """These texts themselves."""
-        return self.encoded if (first, end) == (0, len(self)) else self.encoded[first:end]
+        """These texts themselves, in a list that nothing is added to."""
+        return self.encoded[first:end]
 
 
 def lengths(texts: Sequence[Encoded]) -> Any:
