@@ -126,7 +126,14 @@ async def grow_round(
     progress = _progress_of(pool, round_)
     progress.later, progress.budget = later, budget
     progress.retries = Counter() if retries is None else retries
-    draws = _Draws(pool, round_, endpoint, budget, progress, judge.passes, report, max_failed_share)
+    passing = asyncio.Lock()
+
+    async def passes(candidates: Sequence[Candidate]) -> Sequence[bool]:
+        # Beside the loop: with evaluation sets and a model for paraphrases it takes a while.
+        async with passing:
+            return await asyncio.to_thread(judge.passing, candidates)
+
+    draws = _Draws(pool, round_, endpoint, budget, progress, passes, report, max_failed_share)
     a_draw_brings = _brought_before(pool, round_)
     number = pool.judged_draws(round_.number)
     barren = 0  # requests in a row that brought no accepted task

@@ -187,7 +187,7 @@ def test_every_turn_of_a_benchmark_counts(tmp_path: Path, turns: list[Any]) -> N
 def test_what_does_not_pass_is_dropped_later(
     tmp_path_factory: pytest.TempPathFactory, held: list[list[str]], asked: list[list[str]], seen: list[list[str]]
 ) -> None:
-    """`passes` saves requests; a task that it stops would never have been accepted."""
+    """`passing` saves requests; a task that it stops would never have been accepted."""
     folder = tmp_path_factory.mktemp("sets")
     words = {"a": "river", "b": "poem", "c": "budget", "d": "canoe"}
 
@@ -213,7 +213,7 @@ def test_what_does_not_pass_is_dropped_later(
     round_ = Round(1, "v1.0.0", 100, False, {**plan.judging(asked_for), **gates.settings}, {})
     judge = Judge(round_, novelty, gates, frozen=len(seen), accepted=0, bare={}, paraphrases=paraphrases)
     candidates = [candidate(text(one)) for one in asked]
-    passed = [judge.passes(one) for one in candidates]
+    passed = judge.passing(candidates)
     with_instances = [candidate(text(one), "") for one in asked]
     for ok, verdict in zip(passed, judge.verdicts(0, with_instances), strict=True):
         assert ok or verdict.task is None

@@ -85,18 +85,26 @@ class Judge:
         accepted_now = len(gate) - frozen
         return cls(round_, gate, gates, frozen=frozen, accepted=accepted_now, bare=bare, paraphrases=paraphrases)
 
-    def passes(self, candidate: Candidate) -> bool:
-        """Whether an instruction passes the rules, is from no evaluation set, and is new among seeds and earlier
-        rounds.
+    def passing(self, candidates: Sequence[Candidate]) -> list[bool]:
+        """Whether each instruction passes the rules, is from no evaluation set, and is new among seeds and earlier
+        rounds. May run in a thread beside the one that judges.
 
         Says nothing about this round's tasks: what is asked for must not depend on the order of answers. What
-        does not pass here will not pass `draw` either.
+        does not pass here will not pass `draws` either.
         """
-        if filters.instruction_drop(candidate, self._rules):
-            return False
+        sound = [filters.instruction_drop(candidate, self._rules) is None for candidate in candidates]
+        left = [candidate for candidate, well in zip(candidates, sound, strict=True) if well]
+        found = iter(
+            [
+                drop is None and self._is_new(c)
+                for c, drop in zip(left, self._gates.contaminated(left), strict=True)
+            ]
+        )
+        return [well and next(found) for well in sound]
+
+    def _is_new(self, candidate: Candidate) -> bool:
+        """Whether an instruction is new among seeds and earlier rounds."""
         assert candidate.instruction is not None
-        if any(self._gates.contaminated([candidate])):
-            return False
         if self._gate.compare(candidate.instruction, among=self._frozen).score > self._threshold:
             return False
         if self._paraphrases is None:
