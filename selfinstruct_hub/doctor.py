@@ -33,6 +33,7 @@ from selfinstruct_hub.errors import (
     SeedError,
     SelfInstructError,
 )
+from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import (
     BAD_ANSWER,
@@ -93,6 +94,8 @@ def examine(
             tell(Finding("workspace", True, f"{directory}: settings are well-formed"))
             tell(_checked("seeds", lambda: _seeds(settings, beside)))
             tell(_checked("pool", lambda: _pool(workspace)))
+            if settings.decontamination.against or settings.paraphrases.model:
+                tell(_checked("gates", lambda: _gates(settings, beside)))
     tell(_disk(directory or Path()))
     options: dict[str, Any] = {"endpoint.api": api, "endpoint.model": model}
     options["endpoint.url"] = list(endpoints) or None
@@ -125,6 +128,17 @@ def _checked(name: str, check: Callable[[], str]) -> Finding:
 def _seeds(settings: Settings, beside: Path) -> str:
     place = seeds.locate(settings.seeds, settings.language, beside)
     return f"{len(seeds.load(settings, beside))} seed tasks in {place}"
+
+
+def _gates(settings: Settings, beside: Path) -> str:
+    gates = Gates.opened(settings, beside)
+    texts = [
+        f"{count:,} texts of {Path(file).name}"
+        for file, count in (gates.sets.counts if gates.sets is not None else {}).items()
+    ]
+    model = gates.settings["paraphrases"]
+    told = [f"no task near to {', '.join(texts)}"] if texts else []
+    return "; ".join(told + ([f"paraphrases by {model['model']} ({model['package']})"] if model["model"] else []))
 
 
 def _pool(workspace: Workspace) -> str:

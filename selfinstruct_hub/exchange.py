@@ -18,7 +18,7 @@ from selfinstruct_hub.config import publishable
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.formats import Entry, Written
 from selfinstruct_hub.formats.target import STDOUT, opened
-from selfinstruct_hub.judging import Judge
+from selfinstruct_hub.judging import Gates, Judge
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import IMPORT, Candidate, Instance, Round, Task, Verdict
 from selfinstruct_hub.rounds import next_version
@@ -72,6 +72,7 @@ def import_file(
         number, done = _next_round(workspace, pool)
         file = formats.read(path, format, skip_bad=skip_bad)
         candidates = list(_candidates(file.format, file.entries))
+        gates = Gates.opened(settings, workspace.path.absolute())
         source = {
             "file": path.name.encode("utf-8", "replace").decode(),
             "format": file.format,
@@ -83,10 +84,10 @@ def import_file(
             version="",
             wanted=len(candidates),
             complete=True,
-            settings={"recipe": IMPORT, **plan.judging(settings), "source": source},
+            settings={"recipe": IMPORT, **plan.judging(settings), **gates.settings, "source": source},
             asked=publishable(settings).model_dump(),
         )
-        judge = Judge.resumed(pool, round_)
+        judge = Judge.resumed(pool, round_, gates)
         verdicts: list[Verdict] = []
         for verdict in judge.verdicts(0, candidates):
             verdicts.append(verdict)

@@ -19,7 +19,7 @@ from selfinstruct_hub import events, recipes, sampling
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Budget, BudgetReached
 from selfinstruct_hub.errors import EndpointError, RequestFailedError
-from selfinstruct_hub.judging import Judge
+from selfinstruct_hub.judging import Gates, Judge
 from selfinstruct_hub.plan import demonstration_seeds, fits, plan_of
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import (
@@ -104,6 +104,7 @@ async def grow_round(
     *,
     budget: Budget,
     observe: Observe,
+    gates: Gates | None = None,
     report: events.Report = events.ignore,
     max_barren: int | None = None,
     max_failed_share: float = 1.0,
@@ -115,16 +116,24 @@ async def grow_round(
     """Grows `round_` to its wanted number of accepted tasks, or until `budget` stops it, until the draws of
     `max_barren` requests in a row have brought no accepted task, or until more than `max_failed_share` of the
     recent requests have failed for good, or nothing at all was answered for `stall` seconds. What is in flight
-    then is given `finish_seconds`. `later` and `retries` are told to `observe`.
+    then is given `finish_seconds`. `gates` must be those that the round was begun with. `later` and `retries` are
+    told to `observe`.
 
     Raises EndpointError where the endpoint refuses to work at all. Whatever was answered until then is stored, and
     the next call goes on from it.
     """
-    judge = Judge.resumed(pool, round_)
+    judge = Judge.resumed(pool, round_, gates)
     progress = _progress_of(pool, round_)
     progress.later, progress.budget = later, budget
     progress.retries = Counter() if retries is None else retries
-    draws = _Draws(pool, round_, endpoint, budget, progress, judge.passes, report, max_failed_share)
+    passing = asyncio.Lock()
+
+    async def passes(candidates: Sequence[Candidate]) -> Sequence[bool]:
+        # Beside the loop: with evaluation sets and a model for paraphrases it takes a while.
+        async with passing:
+            return await asyncio.to_thread(judge.passing, candidates)
+
+    draws = _Draws(pool, round_, endpoint, budget, progress, passes, report, max_failed_share)
     a_draw_brings = _brought_before(pool, round_)
     number = pool.judged_draws(round_.number)
     barren = 0  # requests in a row that brought no accepted task

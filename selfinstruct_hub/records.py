@@ -175,10 +175,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Drop:
-    """Why something was rejected: the rule's name and what it saw."""
+    """Why something was rejected: the rule's name and what it saw. `near` is what it was too near to, with the
+    score that decided: an id, or a file and place of an evaluation set."""
 
     reason: str
     detail: str = ""
+    near: Neighbour | None = None
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A task near a candidate, with its ROUGE-L F1 (0 to 1)."""
+    """A task near a candidate, with its score (0 to 1): ROUGE-L F1, or the cosine of a paraphrase."""
 
     id: str
     score: float

@@ -12,6 +12,7 @@ from selfinstruct_hub.config import Settings, flatten, publishable
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Spent
 from selfinstruct_hub.errors import UsageError
+from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.plan import demonstration_seeds, resolve
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Round, is_import
@@ -19,13 +20,17 @@ from selfinstruct_hub.records import Round, is_import
 Notice = Callable[[str], None]
 
 
-def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, notice: Notice) -> Round:
+def next_round(
+    pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, notice: Notice, gates: Gates | None = None
+) -> Round:
     """The open round, or a new one. An open round goes on with the settings it was begun with.
 
-    Raises UsageError where an open round has more accepted tasks than are `wanted` now.
+    Raises UsageError where an open round has more accepted tasks than are `wanted` now, or was begun with other
+    `gates`.
     """
     done = pool.rounds()
-    resolved = resolve(settings, endpoint)
+    gates = gates or Gates()
+    resolved = {**resolve(settings, endpoint), **gates.settings}
     untouched = bool(done) and not done[-1].complete and pool.is_untouched(done[-1].number)
     if untouched:
         done = done[:-1]  # nothing was answered yet, so the settings may still change
@@ -33,6 +38,7 @@ def next_round(pool: Pool, settings: Settings, endpoint: Endpoint, wanted: int, 
         open_round = done[-1]
         _check_form(open_round, endpoint)
         _check_model(pool, open_round, endpoint)
+        gates.check(open_round)
         accepted = pool.accepted_count(open_round.number)
         if wanted < accepted:
             raise UsageError(

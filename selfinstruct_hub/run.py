@@ -15,6 +15,7 @@ from selfinstruct_hub.endpoint.budget import MAX_TIME, Budget, check_prices
 from selfinstruct_hub.endpoint.connect import opened
 from selfinstruct_hub.grow import INTERRUPT, SATURATION, Observe, Progress, RoundOutcome, grow_round
 from selfinstruct_hub.interrupts import Interrupts
+from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.rounds import Run, grown, next_round
 from selfinstruct_hub.workspace import Workspace
@@ -83,7 +84,11 @@ def grow(
                     spent=run.spent(pool),
                 )
 
-            growing = _Growing(workspace, settings, pool, run, budget, hooks)
+            gates = Gates.opened(settings, workspace.path.absolute())
+            if gates.sets is not None:
+                files = ", ".join(Path(file).name for file in gates.sets.counts)
+                hooks.notice(f"no task may be near to the {len(gates.sets):,} texts of {files}")
+            growing = _Growing(workspace, settings, pool, gates, run, budget, hooks)
             results += Interrupts().run(growing.rounds)
         if not run.rounds_left(pool):
             run.end(pool)
@@ -101,6 +106,7 @@ class _Growing:
         workspace: Workspace,
         settings: Settings,
         pool: Pool,
+        gates: Gates,
         run: Run,
         budget: Callable[[], Budget],
         hooks: Hooks,
@@ -109,6 +115,7 @@ class _Growing:
         self._workspace = workspace
         self._settings = settings
         self._pool = pool
+        self._gates = gates
         self._run = run
         self._budget = budget
         self._hooks = hooks
@@ -144,13 +151,16 @@ class _Growing:
                         if stopped := saturated(self._workspace, pool, settings):
                             results.append(stopped)
                             break
-                        round_ = next_round(pool, settings, endpoint, settings.tasks, self._hooks.notice)
+                        round_ = next_round(
+                            pool, settings, endpoint, settings.tasks, self._hooks.notice, self._gates
+                        )
                         outcome = await grow_round(
                             pool,
                             round_,
                             endpoint,
                             budget=budget,
                             observe=observe,
+                            gates=self._gates,
                             report=self._report,
                             max_barren=settings.max_barren_requests,
                             max_failed_share=settings.endpoint.max_failed_share,

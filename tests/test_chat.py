@@ -22,6 +22,7 @@ from selfinstruct_hub.plan import demonstration_seeds, plan_of, resolve
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Candidate, Completion, Decoding, Instance, Task
 from selfinstruct_hub.workspace import Workspace
+from tests.support.passing import all_pass
 from tests.support.tgi import CHAT_TOKENIZE, INFO, TOKENIZE, Server, fine, running, write_anything, write_tasks
 
 CHATML = ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
@@ -297,7 +298,7 @@ async def grown(server: Server, path: str = "", **overrides: Any) -> tuple[list[
         deck = sampling.Deck(
             demonstration_seeds(SEEDS, resolved), (), lambda purpose: sampling.rng_of(1, 1, 0, purpose)
         )
-        found = await recipes.named(settings.recipe).run(deck, complete, lambda candidate: True, plan)
+        found = await recipes.named(settings.recipe).run(deck, complete, all_pass, plan)
     return found, resolved
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -22,14 +24,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from rich.console import Console
 from rouge_score import rouge_scorer
 
 from selfinstruct_hub import dedup as deduplication
 from selfinstruct_hub import languages
+from selfinstruct_hub.datafiles.held import Held
 from selfinstruct_hub.dedup import CONTAMINATED, TOO_SIMILAR, dedup, novelty_gate
 from selfinstruct_hub.dedup.dropped import Near, line
 from selfinstruct_hub.errors import BadRowError, DataFileError
-from selfinstruct_hub.show import dedup_lines
+from selfinstruct_hub.show import DedupView, dedup_lines
 
 # The second is the first but for a word, the fourth the third but for a character; the last is new.
 TEXTS = [
@@ -278,6 +282,14 @@ def test_another_gate_can_be_handed_in(tmp_path: Path) -> None:
     assert [novelty_gate(t).mode for t in (0.4, 0.5, 0.9)] == ["full", "fast", "fast"]  # type: ignore[attr-defined]
 
 
+@given(st.lists(st.tuples(st.text(), st.text(st.characters())), max_size=6))
+def test_what_is_held_comes_back(pairs: list[tuple[str, str]]) -> None:
+    held = Held()
+    for place, text in [*pairs, ("line 1", "\ud800 诗")]:
+        held.append(place, text)
+    assert [held[number] for number in range(len(held))] == [*pairs, ("line 1", "\ud800 诗")]
+
+
 def test_rows_without_a_letter_stay_and_are_told(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "a.jsonl", [{"text": "!"}, {"text": "!"}, {"text": ""}, {"text": "℡"}, {"text": "℡"}])
     result = dedup(file)
@@ -370,6 +382,17 @@ def test_standard_input_and_output(tmp_path: Path) -> None:
     assert names(tmp_path) == ["rows.dropped.jsonl"]
 
 
+def test_a_reader_that_goes_away_is_no_mistake(tmp_path: Path) -> None:
+    jsonl(
+        tmp_path / "a.jsonl", [{"instruction": f"{n} {n * 7} {n * 11}", "output": "x" * 99} for n in range(9000)]
+    )
+    shell = f"{sys.executable} -m selfinstruct_hub dedup a.jsonl --out - 2>errors | head -1 >out"
+    subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True)
+    assert len(objects(tmp_path / "out")) == 1
+    assert (tmp_path / "errors").read_bytes() == b""
+    assert names(tmp_path) == ["a.jsonl", "errors", "out"]
+
+
 def test_a_pipe_is_read_and_written(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", ROWS)
     shell = (
@@ -378,6 +401,25 @@ def test_a_pipe_is_read_and_written(tmp_path: Path) -> None:
     subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True)
     assert objects(tmp_path / "out") == [ROWS[n] for n in KEPT]
     assert names(tmp_path) == ["a.jsonl", "errors", "out", "rows.dropped.jsonl"]
+
+
+def test_progress_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(written, "isatty", lambda: True)
+    console = Console(file=written, force_terminal=True, width=80)
+    monkeypatch.setattr("selfinstruct_hub.show.deduplication.console_of", lambda stream: console)
+    clock = SimpleNamespace(monotonic=iter([0.0, 1800.0]).__next__)
+    monkeypatch.setattr("selfinstruct_hub.show.deduplication.time", clock)
+    with DedupView() as view:
+        view.observe(deduplication.Progress(0, 0, 0, 4096, None))
+        view._progress.refresh()
+        view.observe(deduplication.Progress(1_000_000, 800_000, 200_000, 4096, 0.1))
+        view.observe(deduplication.Progress(4_999_999, 3_800_000, 1_199_999, 4096, 0.5))
+        view._progress.refresh()
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.getvalue())
+    assert "reading what to compare with: 4,096 texts" in shown
+    assert "━ 4,999,999 rows, 1,199,999 dropped, 2,222 rows/s, 38 min left" in shown
+    assert "…" not in shown
 
 
 # Mistakes: one line, and nothing is written.
@@ -407,6 +449,19 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], Sequence[str], int, str]] = {
     "threshold that is no number": (
         *(lambda p: None, ["a.jsonl", "--threshold", "nan"], 2),
         "--threshold: expected a number from 0 to below 1, such as 0.7, got 'nan'",
+    ),
+    "no address": (
+        *(lambda p: None, ["a.jsonl", "--ray", "here"], 2),
+        "'here' is no address of a Ray cluster: expected local, auto, host:6379 or ray://host:10001",
+    ),
+    "nothing at the address": (
+        *(lambda p: None, ["a.jsonl", "--workers", "2", "--ray", "127.0.0.1:1"], 1),
+        "no Ray cluster answers at 127.0.0.1:1: [Errno 111] Connection refused",
+    ),
+    "threshold on a cluster": (
+        *(lambda p: None, ["a.jsonl", "--threshold", "0.49", "--workers", "2"], 2),
+        "--threshold 0.49: on a Ray cluster it must be 0.5 or more, because below that nearly everything has to "
+        "be compared; raise it, or leave out --workers and --ray",
     ),
     "column": (
         *(lambda p: None, ["a.jsonl", "--column", "instuction"], 2),

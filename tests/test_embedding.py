@@ -157,6 +157,8 @@ def test_in_batches_is_one_by_one_is_after_a_resume(
 class Table:
     """A model that knows some texts by heart."""
 
+    package = "numpy"
+
     def __init__(self, vectors: Any) -> None:
         self.vectors = vectors
 
@@ -272,10 +274,10 @@ def keep_only(folder: Path, name: str) -> None:
 NOT_MODELS: list[tuple[Callable[[Path], object], str]] = [
     (
         lambda at: shutil.rmtree(at),
-        "is not a folder: novelty.embedding.model takes a model2vec folder (model.safe",
+        "is not a folder: paraphrases.model takes a model2vec folder (model.safe",
     ),
-    (lambda at: emptied(at).symlink_to(__file__), "is not a folder: novelty.embedding.model takes"),
-    (lambda at: keep_only(at, "none"), "holds no embedding model: novelty.embedding.model takes a model2v"),
+    (lambda at: emptied(at).symlink_to(__file__), "is not a folder: paraphrases.model takes"),
+    (lambda at: keep_only(at, "none"), "holds no embedding model: paraphrases.model takes a model2v"),
     (lambda at: keep_only(at, "model.safetensors"), "or a sentence-transformers folder (modules.json)"),
     (lambda at: (at / "tokenizer.json").unlink(), "is not a usable model2vec model: "),
     (lambda at: cut_short(at / "model.safetensors"), "is not a usable model2vec model: "),

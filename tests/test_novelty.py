@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from selfinstruct_hub import languages
-from selfinstruct_hub.novelty import NoveltyGate
+from selfinstruct_hub.novelty import NoveltyGate, scan, search
+from selfinstruct_hub.novelty.encoding import Alphabet
+from selfinstruct_hub.novelty.index import Segment
+from selfinstruct_hub.novelty.measure import f1
 
 
 class OurTokenizer:
@@ -59,6 +69,14 @@ def test_ties_at_the_threshold_fall_as_rouge_score_lets_them(m: int, n: int, dat
     score = gate.compare(" ".join(other)).score
     for threshold in (0.7, 0.5, 2 / 3):
         assert (score > threshold) == (reference(" ".join(one), " ".join(other)) > threshold)
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_the_mean_counts_every_score_to_the_unit(m: int, n: int) -> None:
+    """Whatever is ranked and summed by the plain formula is F1, and never ranks the higher score lower."""
+    common = np.arange(min(m, n) + 1)
+    units = scan._units(common[:, None], np.full(len(common), m), np.array([n]))[:, 0]
+    assert units.tolist() == np.rint(f1(common, m, n) * scan._UNIT).tolist()
 
 
 @given(st.text(st.characters(max_codepoint=127)))
@@ -114,14 +132,11 @@ def test_many_at_once_are_compared_as_one_by_one(
     pool: list[str], candidates: list[str], most_similar: int, many: int
 ) -> None:
     """Every other candidate is added, and counts against those behind it; in both ways to the last bit."""
-    from unittest import mock
-
-    from selfinstruct_hub.novelty.scan import FullScan
-
     gates = [NoveltyGate(most_similar), NoveltyGate(most_similar)]
     for gate in gates:
         gate.extend((f"p{i}", text) for i, text in enumerate(pool))
-    with mock.patch.object(FullScan, "batch", return_value=many):
+    ranked = mock.patch.object(scan, "_RANKED", many * len(pool))
+    with ranked, mock.patch.object(scan.FullScan, "batch", return_value=2 * many):
         comparison = gates[0].comparison(candidates)
         for place, text in enumerate(candidates):
             assert comparison[place] == gates[1].compare(text)
@@ -141,3 +156,46 @@ def test_the_nearest_are_those_of_a_full_stable_sort(pool: list[str], most_simil
     assert [(n.id, n.score) for n in gate.compare("a b c").nearest] == [
         (str(i), score) for score, i in best[:most_similar]
     ]
+
+
+def test_many_alike_are_no_more_than_the_nearest() -> None:
+    gate = NoveltyGate(3)
+    gate.extend((str(i), "name a red tree" if i % 2 else "name a tree") for i in range(400))
+    for similarity in (gate.compare("name a tree"), gate.comparison(["sing", "name a tree"])[1]):
+        assert [(n.id, n.score) for n in similarity.nearest] == [("0", 1.0), ("2", 1.0), ("4", 1.0)]
+        assert similarity.mean == round((1 + 6 / 7) / 2, 6)
+
+
+def test_two_threads_agree_on_what_every_token_is_written_as() -> None:
+    """While a draw is judged in a thread, instructions of the next ones are looked at."""
+    texts = [f"word{n} other{n % 7} more{n * n}" for n in range(500)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            alphabet = Alphabet()
+            with ThreadPoolExecutor(4) as threads:
+                found = [threads.submit(lambda of: [of.encoded(text) for text in texts], alphabet) for _ in "four"]
+            assert all(one.result() == found[0].result() for one in found)
+            assert len(set(alphabet.values())) == len(alphabet)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_fast_search_finds_everything_while_it_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another thread asks in the middle of it, a building segment asks here."""
+    monkeypatch.setattr(search, "_LEAST", 8)
+    gate = NoveltyGate(1, mode="fast", threshold=0.7)
+    gate.extend((str(n), f"alone {n} one {n * 7} two {n * 13}") for n in range(16))
+    gate.extend((str(n), f"alone {n} one {n * 7} two {n * 13}") for n in range(16, 21))  # too few to index
+    asked: list[str] = []
+
+    class Building(Segment):
+        def __init__(self, *args: Any) -> None:
+            for n in range(21):
+                asked.append(gate.compare(f"alone {n} one {n * 7} two {n * 13}", among=21).nearest[0].id)
+            super().__init__(*args)
+
+    monkeypatch.setattr(search, "Segment", Building)
+    gate.extend((str(n), f"alone {n} one {n * 7} two {n * 13}") for n in range(21, 64))
+    assert asked == [str(n) for n in range(21)]

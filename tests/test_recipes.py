@@ -33,6 +33,7 @@ from selfinstruct_hub.records import (
     Task,
     estimated_tokens,
 )
+from tests.support.passing import all_pass
 
 GOLDEN = Path(__file__).parent / "golden"
 EN, ZH, FR = languages.of("en"), languages.of("zh"), languages.of("fr")
@@ -619,7 +620,10 @@ async def grown(
     on: sampling.Deck | None = None,
     by: recipes.Plan = PLAN,
 ) -> list[Candidate]:
-    return await self_instruct.run(on or deck(), script, passes, by)
+    async def passing(candidates: Sequence[Candidate]) -> list[bool]:
+        return [passes(candidate) for candidate in candidates]
+
+    return await self_instruct.run(on or deck(), script, passing, by)
 
 
 LIST = " Name a tree.\n10. Pick a or b.\n11. Name a fish.\n12. Pick c or d."
@@ -1063,7 +1067,7 @@ async def test_a_draw_asks_once_with_a_stop_that_no_answer_holds_by_chance() -> 
     text = " Name a tree.\n3. Input: x\n3. Output: It costs $20.\nSince 2016. Oak"
     script = scripted(tasks=Completion(text, FINISH_LENGTH))
     by = plan(use_grammar=True, humans=2, machines=0, decoding=Decoding(max_new_tokens=600))
-    found = await alpaca.run(deck(human=DEMONSTRATIONS), script, lambda candidate: False, by)
+    found = await alpaca.run(deck(human=DEMONSTRATIONS), script, all_pass, by)
     expected = Candidate(
         *("Name a tree.", (Instance("x", "It costs $20.\nSince 2016. Oak"),)), cut_off=True, stage="tasks"
     )
@@ -1083,9 +1087,7 @@ async def test_alpaca_in_chinese_with_a_domain_and_tasks_of_earlier_rounds() -> 
     made = task("m", "说出一种鱼。", ("", "鲤鱼。"))
     script = scripted(tasks="说出一种花。\n4、输入：无\n4、输出：菊花。\n###\n")
     by = plan(language=ZH, domain="园艺", humans=2, machines=2)
-    (found,) = await alpaca.run(
-        deck(human=ZH_DEMONSTRATIONS, machine=[bare, made]), script, lambda candidate: True, by
-    )
+    (found,) = await alpaca.run(deck(human=ZH_DEMONSTRATIONS, machine=[bare, made]), script, all_pass, by)
     assert (found.instruction, found.instances) == ("说出一种花。", (Instance("", "菊花。"),))
     (call,) = script.calls
     assert set(call.shown) == {*ZH_DEMONSTRATIONS, made}

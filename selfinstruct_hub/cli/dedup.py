@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +78,23 @@ def dedup(
             show_default="NAME.kept.EXT beside FILE",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Compare in N processes of a Ray cluster: for more rows than one machine's memory holds.",
+            show_default="with --ray, as many as processors are free",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="The cluster: local starts one here; auto, HOST:PORT or ray://HOST:PORT joins one.",
+            show_default="with --workers, local",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out rows that are broken or have no instruction.")
@@ -89,7 +108,11 @@ def dedup(
     from selfinstruct_hub.show import DedupView, dedup_json, dedup_lines
 
     try:
-        with DedupView() as view:
+        with ExitStack() as stack:
+            gate: Callable[[float], deduplication.Gate] = deduplication.novelty_gate
+            if workers is not None or ray is not None:
+                gate = stack.enter_context(deduplication.cluster_gates(workers, ray))
+            view = stack.enter_context(DedupView())
             result = deduplication.dedup(
                 file,
                 out=out,
@@ -99,6 +122,7 @@ def dedup(
                 language=named,
                 overwrite=force,
                 skip_bad=skip_bad,
+                gate=gate,
                 observe=view.observe,
             )
     except KeyboardInterrupt:

@@ -19,10 +19,12 @@ from pydantic import ValidationError
 from selfinstruct_hub.config.models import (
     CardSettings,
     DecodingSettings,
+    Decontamination,
     Demonstrations,
     EndpointSettings,
     Filters,
     Novelty,
+    Paraphrases,
     Prices,
     Saturation,
     Section,
@@ -36,10 +38,12 @@ __all__ = [
     "FILE_NAME",
     "CardSettings",
     "DecodingSettings",
+    "Decontamination",
     "Demonstrations",
     "EndpointSettings",
     "Filters",
     "Novelty",
+    "Paraphrases",
     "Prices",
     "Saturation",
     "SeedDataset",
@@ -156,12 +160,25 @@ def render(settings: Settings) -> str:
 
 
 def publishable(settings: Settings) -> Settings:
-    """`settings` without what belongs to one machine: addresses, and paths to weights and seeds."""
+    """`settings` without what belongs to one machine: addresses, and paths to weights, seeds, a model and
+    evaluation sets, of which the last part stays."""
     seeds = settings.seeds
     if seeds and not _DATASET_ID.fullmatch(seeds):
         seeds = Path(seeds).name
     endpoint = settings.endpoint.model_copy(update={"url": None, "model": None})
-    return settings.model_copy(update={"endpoint": endpoint, "seeds": seeds})
+    model = settings.paraphrases.model
+    names = [Path(file).name or file for file in settings.decontamination.against]
+    return settings.model_copy(
+        update={
+            "endpoint": endpoint,
+            "seeds": seeds,
+            "paraphrases": settings.paraphrases.model_copy(
+                update={"model": model and (Path(model).name or model)}
+            ),
+            # Files of one name in two folders are one name here.
+            "decontamination": settings.decontamination.model_copy(update={"against": list(dict.fromkeys(names))}),
+        }
+    )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -120,6 +120,36 @@ class Novelty(Section):
     )
 
 
+class Paraphrases(Section):
+    """An optional second gate: instructions that say the same in other words, by the cosine of embeddings."""
+
+    model: _Word | None = Field(
+        None, description="a model2vec or sentence-transformers folder, relative to this file; null: off"
+    )
+    threshold: float = Field(
+        0.8, ge=0, lt=1, description="a cosine above this is a paraphrase; for sentence-transformers rather 0.7"
+    )
+
+
+class Decontamination(Section):
+    """Evaluation sets that no task may be near to, by ROUGE-L of its instruction and inputs with their texts."""
+
+    against: list[_Word] = Field(
+        [], description="JSONL, JSON, CSV, Parquet files or dataset folders, relative to this file"
+    )
+    columns: list[_Word] = Field(
+        [], description="their columns with texts; []: instruction, question, prompt, ..."
+    )
+    threshold: float = Field(0.7, ge=0, lt=1, description="a task that scores above this is dropped")
+
+    @field_validator("against")
+    @classmethod
+    def _once(cls, against: list[str]) -> list[str]:
+        if len(set(against)) < len(against):
+            raise ValueError("a file is given twice")
+        return against
+
+
 class Saturation(Section):
     """When growth stops because new tasks resemble the pool (exit 3). null: never for that reason."""
 
@@ -264,6 +294,8 @@ class Settings(Section):
     self_instruct: SelfInstructSettings = Field(default_factory=SelfInstructSettings)
     filters: Filters = Field(default_factory=Filters)
     novelty: Novelty = Field(default_factory=Novelty)
+    paraphrases: Paraphrases = Field(default_factory=Paraphrases)
+    decontamination: Decontamination = Field(default_factory=Decontamination)
     saturation: Saturation = Field(default_factory=Saturation)
     endpoint: EndpointSettings = Field(default_factory=EndpointSettings)
     prices: Prices = Field(default_factory=Prices)

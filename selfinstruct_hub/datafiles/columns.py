@@ -13,7 +13,7 @@ from selfinstruct_hub.rows import kind, shown
 # Where no column is named, the first of these that a file has.
 USUAL = (
     *("instruction", "question", "prompt", "problem", "query", "text", "input", "goal", "task"),
-    *("messages", "conversations", "conversation"),
+    *("messages", "conversations", "conversation", "turns"),
 )
 _MOST_NAMED = 20
 _ROLES = ("role", "from")
@@ -47,9 +47,11 @@ def chosen(batch: Batch, place: str, named: str | None = None, *, option: str = 
 
 
 def text_of(value: Any) -> str | Unusable:
-    """A text as it stands; of a list of messages, the first one of the user's."""
+    """A text as it stands; of a list of messages, the first one of the user's, of turns the first."""
     if isinstance(value, str | Unusable):
         return value
+    if turns := turns_of(value):
+        return turns[0]
     if not isinstance(value, list):
         return Unusable(f"expected a text, found {kind(value)}")
     for message in value:
@@ -58,6 +60,15 @@ def text_of(value: Any) -> str | Unusable:
         if any(message.get(name) in _USERS for name in _ROLES):
             return _content(message)
     return Unusable("expected a text or messages, found a list without a message of the user's")
+
+
+def turns_of(value: Any) -> list[str] | None:
+    """What a user says turn by turn, as MT-Bench (`["...", "..."]`) and Arena-Hard (`[{"content": "..."}]`) have
+    it; None where `value` is no such list."""
+    if not isinstance(value, list):
+        return None
+    turns = [one["content"] if isinstance(one, dict) and list(one) == ["content"] else one for one in value]
+    return turns if turns and all(isinstance(one, str) for one in turns) else None
 
 
 def _content(message: dict[str, Any]) -> str | Unusable:

@@ -28,6 +28,7 @@ class Stream:
         self.name = "standard input" if path == STDIN else str(path)
         self.size = 0
         self._pipe: io.BufferedReader | None = None
+        self._own_pipe: io.BufferedReader | None = None  # to be closed, as standard input is not
         self._under: io.BufferedReader | None = None
         self.compressed = False
         try:
@@ -38,7 +39,7 @@ class Stream:
             elif stat.S_ISREG((found := path.stat()).st_mode):
                 self.size = found.st_size
             else:
-                self._pipe = path.open("rb")
+                self._pipe = self._own_pipe = path.open("rb")
         except OSError as error:
             raise failed(self.name, error) from None
 
@@ -64,6 +65,9 @@ class Stream:
                 yield file
         except (OSError, EOFError, zlib.error) as error:
             raise failed(self.name, error) from None
+        finally:
+            if self._own_pipe is not None:
+                self._own_pipe.close()
 
     def share(self) -> float | None:
         """How much has been read, 0 to 1."""

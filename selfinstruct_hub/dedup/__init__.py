@@ -7,7 +7,6 @@ How rows are read and written is for `datafiles` to know, what is similar for th
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,12 +15,16 @@ from pathlib import Path
 
 from selfinstruct_hub import datafiles, languages
 from selfinstruct_hub.datafiles import Batch, DataFile, Part, Unusable
+from selfinstruct_hub.datafiles.held import Held
 from selfinstruct_hub.datafiles.outputs import Output, whole
 from selfinstruct_hub.dedup.dropped import Near, line
-from selfinstruct_hub.dedup.gates import Comparison, Gate, novelty_gate
+from selfinstruct_hub.dedup.gates import cluster_gates
 from selfinstruct_hub.dedup.places import check_beside, places
 from selfinstruct_hub.errors import BadRowError, DataFileError
+from selfinstruct_hub.judging.evaluation import EvaluationSets
+from selfinstruct_hub.judging.gates import CONTAMINATED
 from selfinstruct_hub.languages import Language
+from selfinstruct_hub.novelty.seam import Comparison, Gate, novelty_gate
 
 __all__ = [
     "CONTAMINATED",
@@ -30,11 +33,12 @@ __all__ = [
     "Deduplicated",
     "Gate",
     "Progress",
+    "cluster_gates",
     "dedup",
     "novelty_gate",
 ]
 
-TOO_SIMILAR, CONTAMINATED = "too_similar", "contaminated"
+TOO_SIMILAR = "too_similar"
 # Rows that are read, compared and written together.
 BATCH = 4096
 # Rows that are left out are named up to here, and only counted beyond.
@@ -107,7 +111,15 @@ def dedup(
     data = datafiles.open_data(path)
     kept_out, dropped_out = places(data, out, against, overwrite=overwrite)
     _check_against(path, against)
-    others = _Others(against, column, gate, threshold, observe)
+    others = None
+    if against:
+        others = EvaluationSets(
+            against,
+            threshold,
+            columns=(column,) if column else (),
+            gate=gate,
+            observe=lambda held: observe(Progress(0, 0, 0, held, None)),
+        )
     work = _Work(data, column, language, skip_bad, gate(threshold), others, threshold)
     with whole([dropped_out, kept_out]), dropped_out.stream() as tell:
         before = 0
@@ -133,57 +145,6 @@ def _check_against(path: Path, against: Sequence[Path]) -> None:
             raise DataFileError(f"--against {other}: is FILE itself, of which no row would stay; leave it out")
 
 
-class _Others:
-    """The texts of other files, in a gate of their own."""
-
-    def __init__(
-        self,
-        files: Sequence[Path],
-        column: str | None,
-        gate: Callable[[float], Gate],
-        threshold: float,
-        observe: Callable[[Progress], None],
-    ) -> None:
-        self._files = files
-        self._ends: list[int] = []  # how many texts there are after each file
-        self._places: list[str] = []
-        self._texts: list[str] = []
-        self.gate: Gate | None = gate(threshold) if files else None
-        for file in files:
-            waiting: list[tuple[str, str]] = []
-            for place, text in datafiles.texts(file, (column,) if column else (), lenient=True):
-                waiting.append((str(len(self._texts)), text))
-                self._places.append(place)
-                self._texts.append(text)
-                if len(waiting) == BATCH:
-                    self._add(waiting)
-                    waiting = []
-                    observe(Progress(0, 0, 0, len(self._texts), None))
-            self._add(waiting)
-            self._ends.append(len(self._texts))
-
-    def _add(self, waiting: Sequence[tuple[str, str]]) -> None:
-        assert self.gate is not None
-        self.gate.extend(waiting)
-
-    def near(self, key: str) -> Near:
-        number = int(key)
-        file = self._files[bisect_right(self._ends, number)]
-        return Near(str(file), self._places[number], self._texts[number])
-
-    @property
-    def held(self) -> int:
-        """Texts in all."""
-        return len(self._texts)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Texts of each file."""
-        begins = [0, *self._ends[:-1]] if self._ends else []
-        spans = zip(self._files, begins, self._ends, strict=True)
-        return {str(file): end - first for file, first, end in spans}
-
-
 @dataclass
 class _Work:
     """What has been read, and what became of it."""
@@ -193,10 +154,9 @@ class _Work:
     language: Language | None
     skip_bad: bool
     gate: Gate
-    others: _Others
+    others: EvaluationSets | None
     threshold: float
     rows: int = 0
-    kept: int = 0
     bad: int = 0
     tokenless: int = 0
     foreign: int = 0
@@ -204,7 +164,7 @@ class _Work:
     bad_rows: list[str] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
     _part: Part | None = None
-    _texts: dict[str, str] = field(default_factory=dict)  # of kept rows, by their places
+    _held: Held = field(default_factory=Held)  # of kept rows
 
     def judged(self, part: Part, batch: Batch) -> tuple[list[int], list[bytes]]:
         """The numbers of the rows that stay, and a line for each that goes."""
@@ -215,28 +175,23 @@ class _Work:
         self.rows += len(batch.places)
         numbers, texts = self._sound(batch, self.column)
         near: dict[int, tuple[str, float, Near]] = {}
-        if self.others.gate is not None and len(self.others.gate):
-            comparison = self.others.gate.comparison(texts)
-            for at, number in enumerate(numbers):
-                similarity = comparison[at]
-                if similarity.score > self.threshold:
-                    other = self.others.near(similarity.nearest[0].id)
-                    near[number] = (CONTAMINATED, similarity.score, other)
+        if self.others is not None:
+            for number, found in zip(numbers, self.others.near(texts), strict=True):
+                if found is not None:
+                    near[number] = (CONTAMINATED, found.score, Near(str(found.file), found.place, found.text))
         left = [(number, text) for number, text in zip(numbers, texts, strict=True) if number not in near]
         comparison = self.gate.comparison([text for _, text in left])
         kept = []
         for at, (number, text) in enumerate(left):
             similarity = comparison[at]
             if similarity.score > self.threshold:
-                place = similarity.nearest[0].id
-                near[number] = (TOO_SIMILAR, similarity.score, Near(None, place, self._texts[place]))
+                other = Near(None, *self._held[int(similarity.nearest[0].id)])
+                near[number] = (TOO_SIMILAR, similarity.score, other)
                 continue
-            place = batch.places[number]
-            comparison.accept(at, place)
-            self._texts[place] = text
+            comparison.accept(at, str(len(self._held)))
+            self._held.append(batch.places[number], text)
             kept.append(number)
             self.tokenless += not any(map(str.isalnum, text)) and not languages.tokens(text)
-        self.kept += len(kept)
         self.drops.update(reason for reason, _, _ in near.values())
         gone = sorted(near)
         rows = zip(gone, batch.rows(gone), strict=True)
@@ -265,8 +220,12 @@ class _Work:
         if len(self.bad_rows) < _BAD_NAMED:
             self.bad_rows.append(said)
 
+    @property
+    def kept(self) -> int:
+        return len(self._held)
+
     def progress(self, share: float | None) -> Progress:
-        return Progress(self.rows, self.kept, self.drops.total(), self.others.held, share)
+        return Progress(self.rows, self.kept, self.drops.total(), len(self.others or ()), share)
 
     def result(self, out: Output, dropped: Output, seconds: float) -> Deduplicated:
         return Deduplicated(
@@ -281,7 +240,7 @@ class _Work:
             bad_rows=tuple(self.bad_rows),
             tokenless=self.tokenless,
             foreign=self.foreign,
-            against=self.others.counts,
+            against={} if self.others is None else self.others.counts,
             seconds=seconds,
             out=out.path,
             dropped=dropped.path,

@@ -15,6 +15,7 @@ from typing import Any
 
 from selfinstruct_hub import published, seeds
 from selfinstruct_hub.errors import ReleaseError
+from selfinstruct_hub.judging.gates import CONTAMINATED, PARAPHRASE
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.pool.pulled import Pulled
 from selfinstruct_hub.records import (
@@ -33,6 +34,7 @@ from selfinstruct_hub.records import (
 )
 
 _DRAWS_AT_A_TIME = 500
+_BY_NEARNESS = ("too_similar", CONTAMINATED, PARAPHRASE)
 # What the manifest says of a round beyond its counts, models and cost.
 _PLACE = ("round", "version", "settings")
 Row = Mapping[str, Any]
@@ -151,15 +153,16 @@ def _rejected(number: int, draw: int, position: int, row: Row) -> Verdict:
         for one in row["instances"]
         if one["reason"] is not None
     )
-    # Only the nearest neighbour was published, and no mean.
-    nearest = (Neighbour(row["neighbour_id"], row["score"]),) if row["neighbour_id"] is not None else ()
+    # Only the neighbour that decided was published, or else the nearest one, and no mean.
+    near = Neighbour(row["neighbour_id"], row["score"]) if row["neighbour_id"] is not None else None
+    by_rouge = near is not None and row["reason"] not in (CONTAMINATED, PARAPHRASE)
     return Verdict(
         round=number,
         number=draw,
         position=position,
         candidate=Candidate(row["instruction"], instances, stage=row["stage"], calls=(), lost=lost),
-        drop=Drop(row["reason"], row["detail"] or ""),
-        similarity=Similarity(nearest, None) if nearest else None,
+        drop=Drop(row["reason"], row["detail"] or "", near if row["reason"] in _BY_NEARNESS else None),
+        similarity=Similarity((near,), None) if near is not None and by_rouge else None,
         lost=lost,
     )
 

@@ -26,7 +26,7 @@ import numpy as np
 from selfinstruct_hub.errors import ConfigError
 from selfinstruct_hub.records import Neighbour
 
-SETTING = "novelty.embedding.model"
+SETTING = "paraphrases.model"
 # What every model2vec folder holds; the names are its own.
 _STATIC_FILES = ("model.safetensors", "tokenizer.json", "config.json")
 _EXPECTED = f"a model2vec folder ({', '.join(_STATIC_FILES)}) or a sentence-transformers folder (modules.json)"
@@ -41,7 +41,9 @@ _DIGITS = 6
 
 
 class Encoder(Protocol):
-    """An embedding model."""
+    """An embedding model, and the package that runs it."""
+
+    package: str
 
     def encode(self, texts: Sequence[str]) -> Any:
         """An array (texts, dimensions), at least one text. A row must depend on its own text only, to the last
@@ -199,16 +201,19 @@ def _sums(values: Any) -> Any:
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of a model's files. Hidden ones are left out: download tools keep
-    dates in them. Raises ConfigError where `folder` is not one."""
+    dates in them. Raises ConfigError where `folder` is not one, or a file in it cannot be read."""
     folder = _existing(folder)
     total = hashlib.sha256()
-    inside = ((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
-    for name, path in sorted((name.as_posix(), path) for name, path in inside if not _hidden(name)):
-        content = hashlib.sha256()
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                content.update(piece)
-        total.update(f"{content.hexdigest()} {name}\n".encode())
+    try:
+        inside = ((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
+        for name, path in sorted((name.as_posix(), path) for name, path in inside if not _hidden(name)):
+            content = hashlib.sha256()
+            with path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    content.update(piece)
+            total.update(f"{content.hexdigest()} {name}\n".encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise ConfigError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
     return total.hexdigest()
 
 
@@ -237,6 +242,8 @@ def model_in(folder: Path) -> Encoder:
 class _Static:
     """A model2vec model: the mean of its tokens' vectors."""
 
+    package = "model2vec"
+
     def __init__(self, folder: Path) -> None:
         from model2vec import StaticModel
 
@@ -256,6 +263,8 @@ class _Static:
 class _Contextual:
     """A sentence-transformers model. One text at a time, on the CPU: in a batch the last bits of an embedding
     depend on the others in it, on a GPU on which one it is."""
+
+    package = "sentence-transformers"
 
     def __init__(self, folder: Path) -> None:
         from sentence_transformers import SentenceTransformer

@@ -5,8 +5,9 @@ rapidfuzz compares such strings faster than lists of words, and numpy reads many
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,42 @@ from selfinstruct_hub import languages
 # Surrogates are no characters; beyond the last one a text is a tuple of numbers, which rapidfuzz compares with
 # strings all the same, only slower. chr(0) is left out.
 _FIRST_SURROGATE, _AFTER_SURROGATES, _LAST = 0xD800, 0xE000, 0x10FFFF
+# rapidfuzz is fastest with characters below this one, so the commonest tokens get them.
+_FASTEST = 256
 
 Encoded = str | tuple[int, ...]
 
 
 class Alphabet(dict[str, str | int]):
-    """What every token seen so far is written as: a character, or its number where there is none left."""
+    """What every token seen so far is written as: a character, or its number where there is none left.
+
+    May be asked by several threads at a time: no two tokens get one number, and none gets two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = count(1)
 
     def __missing__(self, token: str) -> str | int:
-        code = len(self) + 1
+        code = next(self._numbers)
         if code >= _FIRST_SURROGATE:
             code += _AFTER_SURROGATES - _FIRST_SURROGATE
-        self[token] = chr(code) if code <= _LAST else code
-        return self[token]
+        # What another thread has written meanwhile stays.
+        return self.setdefault(token, chr(code) if code <= _LAST else code)
 
     def encoded(self, text: str) -> Encoded:
         """The tokens of `text`, those never seen before with numbers of their own."""
-        symbols = [self[token] for token in languages.tokens(text)]
+        return self._written(languages.tokens(text))
+
+    def encoded_all(self, texts: Sequence[str]) -> list[Encoded]:
+        """The same for several, the sooner compared if they are the first ones."""
+        tokens = [languages.tokens(text) for text in texts]
+        if len(self) < _FASTEST:
+            for token, _ in Counter(chain.from_iterable(tokens)).most_common(_FASTEST):
+                self[token]
+        return [self._written(some) for some in tokens]
+
+    def _written(self, tokens: list[str]) -> Encoded:
+        symbols = [self[token] for token in tokens]
         try:
             return "".join(symbols)  # type: ignore[arg-type]
         except TypeError:
@@ -40,38 +60,31 @@ class Alphabet(dict[str, str | int]):
 
 
 class Texts:
-    """The instructions of a pool in the order they came: `ids` and `encoded`. Each has a kind, which stands for
-    its length; kinds are numbered as lengths come, so that what was counted by them stays right."""
+    """The instructions of a pool in the order they came: `ids` and `encoded`."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
         self.encoded: list[Encoded] = []
-        self._kind_of: dict[int, int] = {}
-        self._kinds = np.zeros(1024, np.int32)
-        self.lengths: Any = np.zeros(0, np.int64)  # of the kinds, in tokens
+        self._lengths = np.zeros(1024, np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def append(self, key: str, text: Encoded) -> None:
         """Adds `text` under the id `key`."""
-        if len(self.ids) == len(self._kinds):
-            self._kinds = np.concatenate([self._kinds, np.zeros_like(self._kinds)])
-        kind = self._kind_of.get(len(text))
-        if kind is None:
-            kind = self._kind_of[len(text)] = len(self._kind_of)
-            self.lengths = np.append(self.lengths, len(text))
-        self._kinds[len(self.ids)] = kind
+        if len(self.ids) == len(self._lengths):
+            self._lengths = np.concatenate([self._lengths, np.zeros_like(self._lengths)])
+        self._lengths[len(self.ids)] = len(text)
         self.ids.append(key)
         self.encoded.append(text)
 
-    def kinds(self, first: int, end: int) -> Any:
-        """The kind of each text from number `first` to before `end`."""
-        return self._kinds[first:end]
+    def lengths(self, first: int, end: int) -> Any:
+        """Tokens of each text from number `first` to before `end`."""
+        return self._lengths[first:end]
 
     def between(self, first: int, end: int) -> list[Encoded]:
-        """These texts themselves."""
-        return self.encoded if (first, end) == (0, len(self)) else self.encoded[first:end]
+        """These texts themselves, in a list that nothing is added to."""
+        return self.encoded[first:end]
 
 
 def lengths(texts: Sequence[Encoded]) -> Any:

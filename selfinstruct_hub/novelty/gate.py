@@ -9,6 +9,7 @@ these are rouge-score's own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 from selfinstruct_hub.novelty.encoding import Alphabet, Encoded, Texts
@@ -22,6 +23,8 @@ Mode = Literal["full", "fast"]
 FULL_UP_TO = 50_000
 # Below this the bounds of fast mode rule out too little to be worth their while.
 _LEAST_THRESHOLD = 0.5
+# Instructions of a pool that are encoded together.
+_ENCODED = 4096
 
 
 def mode_for(size: int, threshold: float) -> Mode:
@@ -49,8 +52,11 @@ class NoveltyGate:
 
     def extend(self, instructions: Iterable[tuple[str, str]]) -> None:
         """Adds (id, instruction) pairs to what is compared with; many are indexed faster so than one by one."""
-        for key, text in instructions:
-            self._texts.append(key, self._alphabet.encoded(text))
+        left = iter(instructions)
+        while some := list(islice(left, _ENCODED)):
+            encoded = self._alphabet.encoded_all([text for _, text in some])
+            for (key, _), text in zip(some, encoded, strict=True):
+                self._texts.append(key, text)
         self._search.settle()
 
     def add(self, key: str, instruction: str) -> None:
@@ -67,13 +73,14 @@ class NoveltyGate:
 
     def comparison(self, instructions: Sequence[str]) -> Comparison:
         """The same for several instructions, faster than one by one."""
-        return Comparison(self, [self._alphabet.encoded(text) for text in instructions])
+        return Comparison(self, self._alphabet.encoded_all(instructions))
 
     def _similarity(
         self, query: Encoded, known: Any, mutual: Any, added: Mapping[int, int], size: int
     ) -> Similarity:
         best, mean = self._search.nearest(query, known, mutual, added, size)
-        return Similarity(tuple(Neighbour(self._texts.ids[place], score) for place, score in best), mean)
+        ids = self._texts.ids
+        return Similarity(tuple([Neighbour(ids[place], score) for place, score in best]), mean)
 
 
 class Comparison:
@@ -110,5 +117,4 @@ class Comparison:
         search.settle()
         self._first, self._size, self._added = place, len(self._gate), {}
         queries = self._queries[place : place + search.batch(self._size)]
-        self._known = search.known(queries, self._size)
-        self._mutual = search.mutual(queries)
+        self._known, self._mutual = search.together(queries, self._size)

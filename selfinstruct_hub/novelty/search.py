@@ -20,7 +20,7 @@ from selfinstruct_hub.novelty.scan import common_lengths
 # the memory that building it takes.
 _LEAST, _FANOUT, _LARGEST = 2048, 4, 2**18
 # Queries that are looked up together.
-_BATCH = 1024
+_BATCH = 512
 
 Above = list[tuple[int, float]]
 
@@ -33,8 +33,8 @@ class FastSearch:
         self._texts = texts
         self._most_similar = most_similar
         self._threshold = threshold
-        self._segments: list[Segment] = []
-        self._indexed = 0
+        # The segments and how many texts they hold: one value, because another thread may look while it changes.
+        self._index: tuple[Sequence[Segment], int] = ((), 0)
 
     def batch(self, size: int) -> int:
         """How many queries are compared at once with `size` texts."""
@@ -44,17 +44,18 @@ class FastSearch:
         """The (place, F1) of those of the first `end` texts that score above the threshold, for each of
         `queries`."""
         above: list[Above] = [[] for _ in queries]
-        segments = [segment for segment in self._segments if segment.first < end]
+        built, indexed = self._index
+        segments = [segment for segment in built if segment.first < end]
         if segments:
             probe = Probe(queries)
             for segment in segments:
                 for which, place, score in segment.above(probe):
                     if place < end:
                         above[which].append((place, score))
-        if self._indexed < end:
-            own = self._texts.lengths[self._texts.kinds(self._indexed, end)]
-            for which, place, score in self._clear(queries, self._texts.between(self._indexed, end), own):
-                above[which].append((place + self._indexed, score))
+        if indexed < end:
+            own = self._texts.lengths(indexed, end)
+            for which, place, score in self._clear(queries, self._texts.between(indexed, end), own):
+                above[which].append((place + indexed, score))
         return above
 
     def mutual(self, queries: Sequence[Encoded]) -> list[Above]:
@@ -63,6 +64,10 @@ class FastSearch:
         for which, other, score in self._clear(queries, queries, lengths(queries)):
             above[which].append((other, score))
         return above
+
+    def together(self, queries: Sequence[Encoded], end: int) -> tuple[list[Above], list[Above]]:
+        """What is known of `queries`, and what of each other."""
+        return self.known(queries, end), self.mutual(queries)
 
     def nearest(
         self, query: Encoded, known: Above, mutual: Above, added: Mapping[int, int], size: int
@@ -75,22 +80,21 @@ class FastSearch:
 
     def settle(self) -> None:
         """Indexes what was added, where it is enough."""
-        waiting = len(self._texts) - self._indexed
-        while waiting >= _LEAST:
-            self._index(min(waiting, _LARGEST))
-            waiting = len(self._texts) - self._indexed
+        while (waiting := len(self._texts) - self._index[1]) >= _LEAST:
+            self._add(min(waiting, _LARGEST))
 
-    def _index(self, count: int) -> None:
+    def _add(self, count: int) -> None:
         """Makes a segment of the next `count` texts, together with the last segments if they are of its size."""
-        sizes = [*(len(segment) for segment in self._segments), count]
+        segments, indexed = self._index
+        sizes = [*(len(segment) for segment in segments), count]
         while len(last := sizes[-_FANOUT:]) == _FANOUT and _level(last[0]) <= _level(last[-1]):
             if sum(last) > _LARGEST:
                 break
             sizes[-_FANOUT:] = [sum(last)]
-        self._indexed += count
-        first = self._indexed - sizes[-1]
-        del self._segments[len(sizes) - 1 :]
-        self._segments.append(Segment(self._texts.between(first, self._indexed), first, self._threshold))
+        indexed += count
+        first = indexed - sizes[-1]
+        last_one = Segment(self._texts.between(first, indexed), first, self._threshold)
+        self._index = ((*segments[: len(sizes) - 1], last_one), indexed)
 
     def _clear(
         self, queries: Sequence[Encoded], texts: Sequence[Encoded], own: Any

@@ -434,5 +434,5 @@ def _insert_round(db: sqlite3.Connection, round_: Round) -> None:
 
 def _insert_draw(db: sqlite3.Connection, round_number: int, number: int, verdicts: Sequence[Verdict]) -> None:
     db.execute("INSERT INTO draws VALUES (?, ?, ?)", (round_number, number, len(verdicts)))
-    marks = ", ".join("?" * 12)
+    marks = ", ".join("?" * 13)
     db.executemany(f"INSERT INTO verdicts VALUES ({marks})", [encoding.verdict_values(v) for v in verdicts])

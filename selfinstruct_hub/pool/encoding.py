@@ -106,11 +106,12 @@ def verdict_values(verdict: Verdict) -> tuple[Any, ...]:
         # Unknown, too, where the gate found nothing above its threshold and looked no further.
         similarity.score if verdict.similarity and (similarity.nearest or similarity.mean is not None) else None,
         canonical_json(lost_values(verdict.lost)),
+        canonical_json([near.id, near.score]) if verdict.drop and (near := verdict.drop.near) else None,
     )
 
 
 def verdict(row: tuple[Any, ...]) -> Verdict:
-    round_number, number, position, found, made, reason, detail, nearest, mean, stage, score, left = row
+    round_number, number, position, found, made, reason, detail, nearest, mean, stage, score, left, near = row
     measured = Similarity(tuple(Neighbour(key, value) for key, value in json.loads(nearest)), mean)
     return Verdict(
         round=round_number,
@@ -118,7 +119,7 @@ def verdict(row: tuple[Any, ...]) -> Verdict:
         position=position,
         candidate=candidate(json.loads(found), stage),
         task=task(json.loads(made)) if made else None,
-        drop=Drop(reason, detail or "") if reason else None,
+        drop=Drop(reason, detail or "", Neighbour(*json.loads(near)) if near else None) if reason else None,
         similarity=None if score is None and mean is not None else measured,
         lost=lost(json.loads(left)),
     )

@@ -6,7 +6,8 @@ Reads only, but for one temporary table outside the pool's file.
 
 from __future__ import annotations
 
-_NEAREST = "json_extract(nearest, '$[0][0]')"
+# What decided, where something did; the nearest by ROUGE-L otherwise.
+_NEAREST = "coalesce(json_extract(near, '$[0]'), json_extract(nearest, '$[0][0]'))"
 
 ACCEPTED = (
     "SELECT number, position, task, nearest, mean, json_extract(candidate, '$.calls') FROM verdicts"
@@ -20,7 +21,8 @@ ANSWERS = (
 )
 REJECTED = (
     "SELECT number, position, stage, candidate, task, reason, detail,"
-    " CASE WHEN score IS NULL AND mean IS NOT NULL THEN '[]' ELSE nearest END, lost, neighbours.instruction"
+    " CASE WHEN near IS NOT NULL THEN '[' || near || ']' WHEN score IS NULL AND mean IS NOT NULL THEN '[]'"
+    " ELSE nearest END, lost, neighbours.instruction"
     f" FROM verdicts LEFT JOIN neighbours ON task IS NULL AND neighbours.id = {_NEAREST}"
     " WHERE round = ? AND (task IS NULL OR lost <> '[]') ORDER BY number, position"
 )
@@ -32,7 +34,7 @@ NEIGHBOURS = (
     "DROP TABLE IF EXISTS temp.wanted",
     "CREATE TEMP TABLE wanted (id TEXT PRIMARY KEY) WITHOUT ROWID",
     f"INSERT INTO wanted SELECT DISTINCT {_NEAREST} FROM verdicts"
-    " WHERE round >= ? AND task IS NULL AND nearest <> '[]' ORDER BY 1",
+    " WHERE round >= ? AND task IS NULL AND (nearest <> '[]' OR near IS NOT NULL) ORDER BY 1",
     *(
         "INSERT OR REPLACE INTO neighbours"
         " SELECT json_extract(task, '$.id') AS key, json_extract(task, '$.instruction')"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 APPLICATION_ID = 0x53494842  # "SIHB", so that somebody else's SQLite file is not taken for a pool
 
 SCHEMA = """
@@ -26,7 +26,7 @@ CREATE TABLE draws (
 CREATE TABLE verdicts (
     round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
     candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL,
-    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL,
+    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT,
     PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
 );
 CREATE TABLE failures (
@@ -68,5 +68,9 @@ INSERT INTO verdicts_4 SELECT
 DROP TABLE verdicts;
 ALTER TABLE verdicts_4 RENAME TO verdicts;
 CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
+""",
+    # What a candidate was too near to is the first of its nearest in older pools.
+    4: """
+ALTER TABLE verdicts ADD COLUMN near TEXT;
 """,
 }

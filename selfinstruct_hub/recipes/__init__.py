@@ -24,8 +24,8 @@ class Complete(Protocol):
     ) -> Completion: ...
 
 
-# Whether an instruction is worth further requests. What does not pass is returned as it is; it is judged again.
-Passes = Callable[[Candidate], bool]
+# Which instructions are worth further requests. What does not pass is returned as it is; it is judged again.
+Passes = Callable[[Sequence[Candidate]], Awaitable[Sequence[bool]]]
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,9 @@ async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> lis
     found = numbered_instructions(text, first=first, cut_off=cut_off)
     found = [replace(candidate, stage=INSTRUCTIONS) for candidate in found]
 
-    later = [item for item, candidate in enumerate(found) if candidate.well_formed and passes(candidate)]
+    whole = [item for item, candidate in enumerate(found) if candidate.well_formed]
+    passing = await passes([found[item] for item in whole])
+    later = [item for item, passed in zip(whole, passing, strict=True) if passed]
     steps = _LaterSteps(complete, plan, words, _draw_shown(deck, plan))
     # Every request on its way is let finish, so that no answer is lost to another one's failure.
     ends = await asyncio.gather(*(steps.of(item, found[item]) for item in later), return_exceptions=True)

@@ -9,13 +9,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import yaml
 
 from selfinstruct_hub import assets, recipes
 from selfinstruct_hub.config import CardSettings
-from selfinstruct_hub.records import is_import
+from selfinstruct_hub.records import canonical_json, is_import
 from selfinstruct_hub.release import samples, shards
 from selfinstruct_hub.release.escaping import cell, code, fenced
 from selfinstruct_hub.release.reasons import explained
@@ -104,6 +105,8 @@ def body(
         settings_differ=any(settings != deciding[-1] for settings in deciding),
         models=_models(manifest),
         thresholds=list(dict.fromkeys(r["settings"]["novelty"]["threshold"] for r in manifest["rounds"])),
+        kept_away=_spans(manifest, "decontamination", "against"),
+        paraphrases=_spans(manifest, "paraphrases", "model"),
         configs=_configs(manifest),
         newest_round=manifest["rounds"][-1]["round"],
         newest_files=_newest_files(manifest),
@@ -121,6 +124,19 @@ def body(
     )
     # What a section leaves out must not leave a gap; a sample's own empty lines stand inside a fence, indented.
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
+
+
+def _spans(manifest: Mapping[str, Any], section: str, key: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The settings `section` of the rounds where its `key` is set, with the rounds in a row that share them:
+    ("round 1", {...}), ("rounds 2 to 5", {...})."""
+    found = []
+    for _, some in groupby(manifest["rounds"], key=lambda one: canonical_json(one["settings"].get(section))):
+        rounds = list(some)
+        settings = rounds[0]["settings"].get(section) or {}
+        first, last = rounds[0]["round"], rounds[-1]["round"]
+        if settings.get(key):
+            found.append((f"round {first}" if first == last else f"rounds {first} to {last}", settings))
+    return found
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

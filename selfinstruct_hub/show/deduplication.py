@@ -7,12 +7,14 @@ import time
 from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from selfinstruct_hub import dedup
 from selfinstruct_hub.release.card import counted
 from selfinstruct_hub.show.pieces import console_of, duration, is_live, speed
 
+# Narrow, so that a million rows fit into 80 columns.
+_BAR = 12
 _SECONDS_TO_FORESEE = 3.0  # before which a speed says little of what is to come
 
 
@@ -22,18 +24,19 @@ class DedupView:
     def __init__(self) -> None:
         console = console_of(sys.stderr)
         self._progress = Progress(
-            BarColumn(bar_width=24),
+            SpinnerColumn(),
+            BarColumn(bar_width=_BAR),
             TextColumn("{task.description}"),
-            TimeElapsedColumn(),
             console=console,
             transient=True,
             disable=not is_live(console),
         )
-        self._bar: TaskID | None = None
-        self._began: float | None = None
+        self._bar: TaskID
+        self._first: tuple[float, dedup.Progress] | None = None
 
     def __enter__(self) -> DedupView:
         self._progress.start()
+        self._bar = self._progress.add_task("", total=None)  # a cluster takes its time to start
         return self
 
     def __exit__(
@@ -42,23 +45,23 @@ class DedupView:
         self._progress.stop()
 
     def observe(self, progress: dedup.Progress) -> None:
-        if self._bar is None:
-            self._bar = self._progress.add_task("", total=None)
         if not progress.rows:
             said = f"reading what to compare with: {counted(progress.held, 'text')}"
         else:
-            now = time.monotonic()
-            self._began = self._began or now
-            said = self._rows(progress, now - self._began)
+            said = self._rows(progress)
         total = 1.0 if progress.share is not None else None
         self._progress.update(self._bar, description=said, total=total, completed=progress.share or 0.0)
 
-    def _rows(self, progress: dedup.Progress, seconds: float) -> str:
-        parts = [f"{counted(progress.rows, 'row')}, {progress.kept:,} kept, {progress.dropped:,} dropped"]
+    def _rows(self, progress: dedup.Progress) -> str:
+        now = time.monotonic()
+        began, first = self._first = self._first or (now, progress)
+        seconds = now - began
+        parts = [counted(progress.rows, "row"), f"{progress.dropped:,} dropped"]
         if seconds >= _SECONDS_TO_FORESEE:
-            parts.append(speed(progress.rows / seconds, "rows"))
-            if progress.share and progress.share < 1:
-                parts.append(f"about {duration(seconds * (1 / progress.share - 1))} left")
+            parts.append(speed((progress.rows - first.rows) / seconds, "rows"))
+            done = (progress.share or 0.0) - (first.share or 0.0)
+            if progress.share and progress.share < 1 and done > 0:
+                parts.append(f"{duration(seconds * (1 - progress.share) / done)} left")
         return ", ".join(parts)
 
 

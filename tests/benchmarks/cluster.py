@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from selfinstruct_hub.novelty import NoveltyGate
-from selfinstruct_hub.novelty.cluster import ClusterGate
+from selfinstruct_hub.novelty.cluster import ClusterGate, Workers
 from selfinstruct_hub.records import Similarity
 from tests.benchmarks.corpus import instructions
 
@@ -59,9 +59,9 @@ def main() -> None:
     pool, rows = made[: given.pool], made[given.pool :]
     one = measure(NoveltyGate(1, mode="fast", threshold=THRESHOLD), pool, rows)
     started = time.perf_counter()
-    with ClusterGate(1, threshold=THRESHOLD, workers=given.workers, address=given.address) as gate:
+    with Workers(given.workers, given.address) as workers:
         opened = time.perf_counter() - started
-        several = measure(gate, pool, rows)
+        several = measure(workers.gate(THRESHOLD), pool, rows)
     assert one.found == several.found, "the gates do not agree"
     accepted = sum(not similarity.nearest for similarity in one.found)
     print(f"{len(rows)} rows, {accepted} accepted, {len(pool)} there before; {os.cpu_count()} processors here.\n")

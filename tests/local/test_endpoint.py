@@ -15,6 +15,7 @@ from selfinstruct_hub.plan import plan_of, resolve
 from selfinstruct_hub.recipes import self_instruct, wording
 from selfinstruct_hub.records import Candidate, Completion, Decoding, Instance, Task
 from tests.local.conftest import API_KEY
+from tests.support.passing import all_pass
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine")]
 
@@ -112,7 +113,7 @@ async def test_a_recipe_as_a_chat(local_server: str, recipe: str, path: str) -> 
                 return await turn.complete(prompt, decoding)
 
         deck = sampling.Deck(SEEDS, (), lambda purpose: sampling.rng_of(1, 1, 0, purpose))
-        found: list[Candidate] = await recipes.named(recipe).run(deck, complete, lambda _: True, plan_of(resolved))
+        found: list[Candidate] = await recipes.named(recipe).run(deck, complete, all_pass, plan_of(resolved))
     assert 1 <= len(found) <= 2
     assert all(candidate.instruction for candidate in found)
     assert all(decoding.grammar for _, decoding in sent)
