@@ -15,7 +15,7 @@ PACKAGE = ROOT / "selfinstruct_hub"
 
 # The rooms in the order that imports may run: a room may import from those above it.
 ROOMS = [
-    *("__init__", "errors", "records", "rows", "datafiles"),
+    *("__init__", "errors", "figures", "records", "rows", "datafiles"),
     *("assets", "versions", "events", "config", "languages", "seeds"),
     "sampling",
     *("parsing", "formats", "recipes"),
@@ -92,6 +92,9 @@ def test_imports_run_one_way(path: Path) -> None:
         ("rapidfuzz", {"novelty"}),
         ("model2vec", {"novelty"}),
         ("ray", {"novelty"}),
+        ("matplotlib", {"release"}),
+        ("spacy", {"release"}),
+        ("markdown_it", {"release"}),
         ("rich", {"show"}),
         ("typer", {"cli"}),
         ("datasets", {"seeds", "release"}),

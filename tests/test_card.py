@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from selfinstruct_hub import config, filters, run
-from selfinstruct_hub.release import card, columns, page, read_manifest, samples, statistics
-from selfinstruct_hub.release.escaping import WIDTH, cell, code, cut, fenced, visible, wrapped
-from selfinstruct_hub.release.reasons import EXPLAINED, explained
+from selfinstruct_hub.release import columns, page, read_manifest
+from selfinstruct_hub.release.page import card, samples, statistics
+from selfinstruct_hub.release.page.escaping import WIDTH, cell, code, cut, fenced, visible, wrapped
+from selfinstruct_hub.release.page.reasons import EXPLAINED, explained
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running
 
@@ -497,7 +498,7 @@ def test_the_citation_can_be_ones_own(tmp_path: Path) -> None:
 def test_without_matplotlib_the_release_is_made_all_the_same(
     grown: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfinstruct_hub.release.pictures.available", lambda: False)
+    monkeypatch.setattr("selfinstruct_hub.release.page.pictures.available", lambda: False)
     release = grown.releases / "v1.1.0"
     shutil.copytree(release / "data", tmp_path / "data")
     manifest = read_manifest(release)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from selfinstruct_hub.release import canvas, pictures, rings, statistics
+from selfinstruct_hub.release.page import canvas, pictures, rings, statistics
 from tests.test_card import ROUNDS, ROWS, VERBS, shards_of
 
 matplotlib = pytest.importorskip("matplotlib")

@@ -16,7 +16,8 @@ import pytest
 
 from selfinstruct_hub import config
 from selfinstruct_hub.errors import ReleaseError, UsageError, WorkspaceError
-from selfinstruct_hub.release import page, report
+from selfinstruct_hub.release import page
+from selfinstruct_hub.release.page import report
 from selfinstruct_hub.workspace import Workspace
 from tests.test_card import manifest_of
 
@@ -126,7 +127,7 @@ def test_pictures_that_a_release_was_made_without_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("selfinstruct_hub.release.pictures.available", lambda: False)
+        patch.setattr("selfinstruct_hub.release.page.pictures.available", lambda: False)
         bare = release_in(tmp_path / "v1.2.0")
         assert "no pictures" in report.rendered(bare)
     assert len(Page(report.rendered(bare)).all("img")) == 3

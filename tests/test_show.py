@@ -19,8 +19,8 @@ from rich.console import Console
 
 from selfinstruct_hub import config, events, grow
 from selfinstruct_hub.endpoint.budget import Budget, Spent
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.records import FAILURES, Round
-from selfinstruct_hub.release.card import counted
 from selfinstruct_hub.run import Finished
 from selfinstruct_hub.show import RunView, pieces, view_of, views
 from selfinstruct_hub.show.live import picture

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from selfinstruct_hub import languages
 from selfinstruct_hub.errors import ReleaseError
-from selfinstruct_hub.release import columns, diversity, page, statistics
+from selfinstruct_hub.release import columns, page
+from selfinstruct_hub.release.page import diversity, statistics
 from tests.test_card import ROUNDS, ROWS, VERBS, shard, shards_of
 
 
@@ -244,7 +245,7 @@ def test_the_smallest_model_of_the_language_is_taken(monkeypatch: pytest.MonkeyP
 
 
 def test_without_spacy_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfinstruct_hub.release.diversity.find_spec", lambda name: None)
+    monkeypatch.setattr("selfinstruct_hub.release.page.diversity.find_spec", lambda name: None)
     assert diversity.pipeline_for("en") is None
     assert diversity.measured(lambda: ["Write a poem."], None) is None
 

@@ -104,7 +104,7 @@ def dedup(
     named = _language(language) if language is not None else None
     from selfinstruct_hub import dedup as deduplication
     from selfinstruct_hub.datafiles.outputs import is_pipe
-    from selfinstruct_hub.release.card import counted
+    from selfinstruct_hub.figures import counted
     from selfinstruct_hub.show import DedupView, dedup_json, dedup_lines
 
     try:

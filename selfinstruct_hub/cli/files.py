@@ -69,7 +69,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
 ) -> None:
     from selfinstruct_hub.exchange import STDOUT, export_file
-    from selfinstruct_hub.release.card import counted
+    from selfinstruct_hub.figures import counted
     from selfinstruct_hub.workspace import Workspace
 
     written = export_file(Workspace.at(directory), file, format, with_seeds=seeds, overwrite=force)

@@ -237,7 +237,7 @@ def _interrupted() -> str:
 def how_it_ended(outcome: RoundOutcome, settings: Settings) -> tuple[str, str, int]:
     """Why a run ended where it did: (reason, in words, exit code). No words where it is simply done."""
     from selfinstruct_hub import grow
-    from selfinstruct_hub.release.card import counted
+    from selfinstruct_hub.figures import counted
 
     limit = outcome.limit
     done = f"{outcome.accepted:,} of {counted(outcome.round.wanted, 'task')} in round {outcome.round.number}"

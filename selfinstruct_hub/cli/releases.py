@@ -22,7 +22,7 @@ def verify(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="What was found as one JSON object.")] = False,
 ) -> None:
-    from selfinstruct_hub.release.card import counted
+    from selfinstruct_hub.figures import counted
     from selfinstruct_hub.release.verify import check
 
     found = check(folder)

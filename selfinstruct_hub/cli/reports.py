@@ -32,7 +32,7 @@ def report(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
 ) -> None:
-    from selfinstruct_hub.release import report as page
+    from selfinstruct_hub.release.page import report as page
 
     release = page.release_of(directory, version)
     whole = release.resolve()

@@ -16,6 +16,7 @@ from typing import Any
 
 from selfinstruct_hub import config, seeds, versions
 from selfinstruct_hub.errors import HubError, SelfInstructError, UsageError, WorkspaceError
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.hub.connection import (
     REPO_TYPE,
     AbsentError,
@@ -29,7 +30,6 @@ from selfinstruct_hub.hub.steps import Watch, size
 from selfinstruct_hub.pool import FILE_NAME as POOL_FILE
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.release import read_manifest
-from selfinstruct_hub.release.card import counted
 from selfinstruct_hub.release.verify import check
 from selfinstruct_hub.workspace import MANIFEST
 

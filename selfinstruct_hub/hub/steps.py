@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.hub.state import Unpublished
-from selfinstruct_hub.release.card import counted
 
 
 @dataclass(frozen=True)

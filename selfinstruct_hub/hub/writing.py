@@ -15,12 +15,12 @@ from typing import Any, NoReturn
 
 from selfinstruct_hub import __version__
 from selfinstruct_hub.errors import HubAccessError, HubConflictError, HubError, ReleaseError
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.hub.connection import REPO_TYPE, AbsentError, ConflictError, Connection
 from selfinstruct_hub.hub.local import Release
 from selfinstruct_hub.hub.remote import Remote
 from selfinstruct_hub.hub.state import Unpublished
 from selfinstruct_hub.hub.steps import Step, Watch, announced
-from selfinstruct_hub.release.card import counted
 
 # Files that are read through a counter, so that an upload shows how far it is; each is an open file.
 _MOST_COUNTED = 64

@@ -8,7 +8,8 @@ from typing import Any
 
 from selfinstruct_hub import assets
 from selfinstruct_hub.errors import ReleaseError
-from selfinstruct_hub.release import card, shards
+from selfinstruct_hub.release import shards
+from selfinstruct_hub.release.page import card
 
 FILE_NAME = assets.SCRIPT
 _BLOCK = re.compile(r"(?<=^# >>> release).*?(?=^# <<< release)", re.MULTILINE | re.DOTALL)

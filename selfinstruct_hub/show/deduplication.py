@@ -10,7 +10,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from selfinstruct_hub import dedup
-from selfinstruct_hub.release.card import counted
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.show.pieces import console_of, duration, is_live, speed
 
 # Narrow, so that a million rows fit into 80 columns.

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfinstruct_hub.config import Prices
-from selfinstruct_hub.release.card import counted
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.show.pieces import console_of, duration, ends_before, is_live
 from selfinstruct_hub.show.views import Figures, RunView
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from selfinstruct_hub import events, grow, run
 from selfinstruct_hub.config import Prices
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.forecast import Forecast
 from selfinstruct_hub.records import FINISH_EOS, FINISH_LENGTH, FINISH_STOP
-from selfinstruct_hub.release.card import counted
 from selfinstruct_hub.show.pieces import console_of, duration, ends_before, reasons
 from selfinstruct_hub.show.views import Figures, RunView
 

@@ -7,8 +7,8 @@ from typing import TextIO
 
 from rich.console import Console
 
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.forecast import Forecast
-from selfinstruct_hub.release.card import counted
 
 _REASONS_SHOWN = 3
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TransferSpeedColumn
 
 from selfinstruct_hub.difference import Difference
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.hub.pull import PulledVersion
 from selfinstruct_hub.hub.steps import Pushed, Step, size
-from selfinstruct_hub.release.card import counted
 from selfinstruct_hub.show.pieces import console_of, is_live
 
 _PATHS_SHOWN = 8

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from selfinstruct_hub.doctor import Finding
 from selfinstruct_hub.exchange import Imported
-from selfinstruct_hub.release.card import counted
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.show.pieces import console_of
 
 _PIPE_WIDTH = 100_000

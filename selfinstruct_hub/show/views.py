@@ -16,8 +16,8 @@ from types import TracebackType
 
 from selfinstruct_hub import events, grow, run
 from selfinstruct_hub.config import Prices
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.forecast import Course, Forecast, Snapshot, forecast, is_news
-from selfinstruct_hub.release.card import counted
 from selfinstruct_hub.show.pieces import money, reasons, sentence, speed
 
 # A forecast that has changed is told again, but not more often.

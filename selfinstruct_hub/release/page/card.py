@@ -16,10 +16,12 @@ import yaml
 
 from selfinstruct_hub import assets, recipes
 from selfinstruct_hub.config import CardSettings
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.records import canonical_json, is_import
-from selfinstruct_hub.release import samples, shards
-from selfinstruct_hub.release.escaping import cell, code, fenced
-from selfinstruct_hub.release.reasons import explained
+from selfinstruct_hub.release import shards
+from selfinstruct_hub.release.page import samples
+from selfinstruct_hub.release.page.escaping import cell, code, fenced
+from selfinstruct_hub.release.page.reasons import explained
 
 TEMPLATE = "dataset_card.md.j2"
 NO_PICTURES = "matplotlib, the extra `report`, was not there when it was made, or `card.pictures` is off"
@@ -137,11 +139,6 @@ def _spans(manifest: Mapping[str, Any], section: str, key: str) -> list[tuple[st
         if settings.get(key):
             found.append((f"round {first}" if first == last else f"rounds {first} to {last}", settings))
     return found
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: "1 row", "2,000 rows". `many` where an s is not enough."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def number(value: int) -> str:

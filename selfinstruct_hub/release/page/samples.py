@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfinstruct_hub.release.escaping import cut, fenced, visible, wrapped
-from selfinstruct_hub.release.statistics import Files, columns
+from selfinstruct_hub.release.page.escaping import cut, fenced, visible, wrapped
+from selfinstruct_hub.release.page.statistics import Files, columns
 
 MOST_CHARACTERS = 1200  # shown of one text
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from selfinstruct_hub.config import CardSettings
-from selfinstruct_hub.release import card, diversity, pictures, samples, shards, statistics
+from selfinstruct_hub.release import shards
+from selfinstruct_hub.release.page import card, diversity, pictures, samples, statistics
 
 README = "README.md"
 VERBS = f"{pictures.FOLDER}/verbs.json"

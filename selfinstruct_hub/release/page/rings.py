@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from selfinstruct_hub.release.canvas import GROUND, INK, figure, lighter
+from selfinstruct_hub.release.page.canvas import GROUND, INK, figure, lighter
 
 # These have a frame or a blank for every character, and no letters, or coarse ones.
 _LAST_RESORT = ("Last Resort", ".LastResort", "LastResort", "Unifont", "Adobe Blank")

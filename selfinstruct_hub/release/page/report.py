@@ -19,7 +19,8 @@ import yaml
 
 from selfinstruct_hub import assets, config, versions
 from selfinstruct_hub.errors import ReleaseError, UsageError
-from selfinstruct_hub.release import card, diversity, page, pictures, samples
+from selfinstruct_hub.release import page
+from selfinstruct_hub.release.page import card, diversity, pictures, samples
 from selfinstruct_hub.workspace import MANIFEST, Workspace, is_release
 
 TEMPLATE = "report.html.j2"

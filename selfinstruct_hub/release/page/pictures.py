@@ -12,8 +12,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from selfinstruct_hub.release import rings
-from selfinstruct_hub.release.canvas import (
+from selfinstruct_hub.release.page import rings
+from selfinstruct_hub.release.page.canvas import (
     BLUE,
     GREEN,
     GROUND,
