@@ -125,4 +125,4 @@ async def test_a_recipe_as_a_chat(local_server: str, recipe: str, path: str) -> 
         assert len(sent) == 1 + 2 * len(whole)
         beginnings = {self_instruct.beginning(words, label_first) for label_first in (False, True)}
         assert sum(prompt.endswith(tuple(beginnings)) for prompt, _ in sent) == len(whole)
-        assert all(candidate.instances or candidate.lost for candidate in found)
+        assert all(candidate.instances or candidate.lost for candidate in whole)
