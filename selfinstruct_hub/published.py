@@ -31,7 +31,7 @@ def rows(
     for file in files:
         path = folder / file["path"]
         try:
-            with pq.ParquetFile(path) as parquet:
+            with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
                 names = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
                 for batch in parquet.iter_batches(_BATCH, columns=names):
                     yield from batch.to_pylist()

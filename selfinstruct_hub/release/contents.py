@@ -174,7 +174,8 @@ def check_loading(folder: Path, manifest: dict[str, Any], rows: dict[str, int]) 
 
 def _opened(path: Path) -> Any:
     try:
-        return pq.ParquetFile(path)
+        # By itself pyarrow reads all of a file before the first batch.
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except pa.ArrowException as error:
         raise ReleaseError(f"{path}: is torn or no Parquet ({' '.join(str(error).split())}); {_ANEW}") from None
 
