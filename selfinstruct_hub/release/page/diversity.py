@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any
@@ -53,7 +53,7 @@ def measured(
     import spacy
 
     package = spacy.util.get_package_version(pipeline) or ""
-    named = f"{pipeline} {package}".strip() + f", spaCy {spacy.__version__}"
+    named = f"{pipeline} {package}".strip() + f", spaCy {version('spacy')}"
     lengths = {one["instructions"]: one for one in known if one["pipeline"] == named}
     begun: Mapping[str, Any] = {"instructions": 0, "with_verb": 0, "pairs": {}}
     digest = hashlib.sha256()
