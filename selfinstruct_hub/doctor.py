@@ -90,6 +90,11 @@ def examine(
             settings, beside = workspace.settings(), workspace.path.absolute()
         except SelfInstructError as error:
             tell(Finding("workspace", False, str(error)))
+            if not endpoints:
+                tell(Finding("endpoint", None, "not checked, since no settings name it; give one with --endpoint"))
+                tell(_disk(directory))
+                tell(_hub())
+                return
         else:
             tell(Finding("workspace", True, f"{directory}: settings are well-formed"))
             tell(_checked("seeds", lambda: _seeds(settings, beside)))

@@ -6,8 +6,10 @@ import re
 import shutil
 import string
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import pyarrow as pa
@@ -83,6 +85,17 @@ ROUNDS: list[dict[str, Any]] = [
                 else {}
             ),
             "decoding": {"temperature": 1.0, "top_p": None, "max_new_tokens": 3000},
+            "decontamination": {
+                "threshold": 0.7,
+                "columns": [],
+                "against": [{"file": "bench_1.jsonl", "sha256": "ab" * 32, "texts": 1234}],
+            },
+            "paraphrases": {
+                "model": "small-model",
+                "sha256": "cd" * 32,
+                "threshold": 0.8,
+                "package": "model2vec 0.9.0",
+            },
             "tasks_per_request": 20,
             "grammar": False,
             "demonstrations": {"human": 3} if n == 1 else {"human": 6, "machine": 2},
@@ -219,7 +232,7 @@ def test_the_card_is_golden(tmp_path: Path) -> None:
 
 def test_without_pictures_and_verbs_the_card_says_so(tmp_path: Path) -> None:
     text = card.render(manifest_of(tmp_path, verbs=None), config.CardSettings(license="mit"), "x")
-    assert "This card has no pictures: matplotlib" in text
+    assert "This card has no pictures: it has fewer than 20 tasks, matplotlib (the extra `report`)" in text
     assert "Verbs and their objects were not counted." in text
     assert "## Samples" not in text
     assert "![" not in text
@@ -287,6 +300,12 @@ def test_every_reason_is_explained() -> None:
 
 
 # A whole release.
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _pictures_of_few_tasks() -> Iterator[None]:
+    with mock.patch("selfinstruct_hub.release.page.pictures.LEAST_TASKS", 0):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -493,6 +512,20 @@ def test_the_citation_can_be_ones_own(tmp_path: Path) -> None:
     assert "```bibtex\n@misc{me,\n  title = {Mine}\n}\n```" in text
     text = card.render(manifest_of(tmp_path), config.CardSettings(), "{odd} \\title")
     assert "@misc{odd-title,\n  title = {{odd title}},\n  version = {v1.2.0}," in text
+
+
+@pytest.mark.parametrize(("least", "drawn"), [(16, True), (17, False)])
+def test_a_small_release_has_no_pictures(
+    grown: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, drawn: bool
+) -> None:
+    monkeypatch.setattr("selfinstruct_hub.release.page.pictures.LEAST_TASKS", least)
+    release = grown.releases / "v1.1.0"
+    shutil.copytree(release / "data", tmp_path / "data")
+    manifest = read_manifest(release)
+    assert manifest["tasks"] == 16
+    manifest["files"] = [file for file in manifest["files"] if "config" in file]
+    page.write(tmp_path, manifest, config.CardSettings(), "x")
+    assert (tmp_path / "assets" / "lengths.png").exists() == drawn
 
 
 def test_without_matplotlib_the_release_is_made_all_the_same(

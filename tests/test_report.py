@@ -8,9 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -54,6 +56,12 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _pictures_of_few_tasks() -> Iterator[None]:
+    with mock.patch("selfinstruct_hub.release.page.pictures.LEAST_TASKS", 0):
+        yield
 
 
 def release_in(folder: Path, *, version: str = "v1.2.0", card: config.CardSettings | None = None) -> Path:

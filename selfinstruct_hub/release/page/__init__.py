@@ -29,7 +29,8 @@ def write(
         (folder / VERBS).parent.mkdir(exist_ok=True)
         (folder / VERBS).write_text(json.dumps(verbs, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         _enter(folder, manifest, VERBS)
-    drawn = pictures.draw(manifest["statistics"], folder) if settings.pictures == "auto" else []
+    wanted = settings.pictures == "auto" and manifest["statistics"]["tasks"] >= pictures.LEAST_TASKS
+    drawn = pictures.draw(manifest["statistics"], folder) if wanted else []
     for path in drawn:
         _enter(folder, manifest, f"{pictures.FOLDER}/{path.name}")
     shown = samples.chosen(folder, manifest["files"], manifest["version"], settings.samples)

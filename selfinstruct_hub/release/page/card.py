@@ -21,10 +21,14 @@ from selfinstruct_hub.records import canonical_json, is_import
 from selfinstruct_hub.release import shards
 from selfinstruct_hub.release.page import samples
 from selfinstruct_hub.release.page.escaping import cell, code, fenced
+from selfinstruct_hub.release.page.pictures import LEAST_TASKS
 from selfinstruct_hub.release.page.reasons import explained
 
 TEMPLATE = "dataset_card.md.j2"
-NO_PICTURES = "matplotlib, the extra `report`, was not there when it was made, or `card.pictures` is off"
+NO_PICTURES = (
+    f"it has fewer than {LEAST_TASKS} tasks, matplotlib (the extra `report`) was not there when it was made, or "
+    "`card.pictures` is off"
+)
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),

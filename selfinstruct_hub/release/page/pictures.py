@@ -30,6 +30,10 @@ FOLDER = "assets"
 _DOTS = 150  # an inch; pages show the pictures at half their width or more
 
 
+# A release with fewer says all of it in its tables.
+LEAST_TASKS = 20
+
+
 def available() -> bool:
     """Whether pictures can be drawn here."""
     return find_spec("matplotlib") is not None
