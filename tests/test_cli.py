@@ -50,10 +50,16 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
+@pytest.fixture(scope="module")
+def new_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("new") / "w"
+    assert command("init", made).returncode == 0
+    return made
+
+
 @pytest.fixture
-def space(tmp_path: Path) -> Path:
-    assert command("init", tmp_path / "w").returncode == 0
-    return tmp_path / "w"
+def space(new_space: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(new_space, tmp_path / "w"))
 
 
 def test_init_grow_status(tmp_path: Path) -> None:
@@ -808,14 +814,21 @@ def test_an_import_settles_the_language(space: Path, tmp_path: Path) -> None:
 CHINESE = {"instruction": "列举三种常见的水果，并说明它们的颜色。", "input": "", "output": "苹果是红色的。"}
 
 
-@pytest.fixture
-def chinese(tmp_path: Path) -> Path:
-    """A workspace in Chinese whose folder has a Chinese name, with one task."""
-    space = tmp_path / "水果"
+@pytest.fixture(scope="module")
+def chinese_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chinese")
+    space = folder / "水果"
     assert command("init", space, "--language", "zh").returncode == 0
-    write(tmp_path / "rows.jsonl", json.dumps(CHINESE))
-    assert command("import", space, tmp_path / "rows.jsonl").returncode == 0
-    return space
+    write(folder / "rows.jsonl", json.dumps(CHINESE))
+    assert command("import", space, folder / "rows.jsonl").returncode == 0
+    return folder
+
+
+@pytest.fixture
+def chinese(chinese_rows: Path, tmp_path: Path) -> Path:
+    """A workspace in Chinese whose folder has a Chinese name, with one task."""
+    shutil.copytree(chinese_rows, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "水果"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
