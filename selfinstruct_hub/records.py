@@ -25,6 +25,12 @@ REQUEST_REFUSED = "request_refused"
 # Why it ends where a request about it alone was tried as often as is allowed and never answered.
 REQUEST_FAILED = "request_failed"
 
+# Why a candidate ends that is too near to something: a seed or an accepted task by ROUGE-L, a text of an
+# evaluation set by ROUGE-L, a seed or an accepted task by meaning.
+TOO_SIMILAR = "too_similar"
+CONTAMINATED = "contaminated"
+PARAPHRASE = "paraphrase"
+
 # Why a try failed that another one may mend.
 OVERLOADED = "overloaded"  # 429
 SERVER_ERROR = "server_error"  # 424, 500, 502, 503

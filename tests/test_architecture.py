@@ -15,7 +15,7 @@ PACKAGE = ROOT / "selfinstruct_hub"
 
 # The rooms in the order that imports may run: a room may import from those above it.
 ROOMS = [
-    *("__init__", "errors", "figures", "records", "rows", "datafiles"),
+    *("__init__", "errors", "digests", "figures", "records", "rows", "datafiles"),
     *("assets", "versions", "events", "config", "languages", "seeds"),
     "sampling",
     *("parsing", "formats", "recipes"),

@@ -22,9 +22,9 @@ from selfinstruct_hub.dedup.gates import cluster_gates
 from selfinstruct_hub.dedup.places import check_beside, places
 from selfinstruct_hub.errors import BadRowError, DataFileError
 from selfinstruct_hub.judging.evaluation import EvaluationSets
-from selfinstruct_hub.judging.gates import CONTAMINATED
 from selfinstruct_hub.languages import Language
 from selfinstruct_hub.novelty.seam import Comparison, Gate, novelty_gate
+from selfinstruct_hub.records import CONTAMINATED, TOO_SIMILAR
 
 __all__ = [
     "CONTAMINATED",
@@ -38,7 +38,6 @@ __all__ = [
     "novelty_gate",
 ]
 
-TOO_SIMILAR = "too_similar"
 # Rows that are read, compared and written together.
 BATCH = 4096
 # Rows that are left out are named up to here, and only counted beyond.

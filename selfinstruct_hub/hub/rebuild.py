@@ -15,10 +15,12 @@ from typing import Any
 
 from selfinstruct_hub import published, seeds
 from selfinstruct_hub.errors import ReleaseError
-from selfinstruct_hub.judging.gates import CONTAMINATED, PARAPHRASE
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.pool.pulled import Pulled
 from selfinstruct_hub.records import (
+    CONTAMINATED,
+    PARAPHRASE,
+    TOO_SIMILAR,
     Candidate,
     Completion,
     Decoding,
@@ -34,7 +36,7 @@ from selfinstruct_hub.records import (
 )
 
 _DRAWS_AT_A_TIME = 500
-_BY_NEARNESS = ("too_similar", CONTAMINATED, PARAPHRASE)
+_BY_NEARNESS = (TOO_SIMILAR, CONTAMINATED, PARAPHRASE)
 # What the manifest says of a round beyond its counts, models and cost.
 _PLACE = ("round", "version", "settings")
 Row = Mapping[str, Any]

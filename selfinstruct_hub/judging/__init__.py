@@ -16,7 +16,7 @@ from selfinstruct_hub.judging.gates import Gates, paraphrase
 from selfinstruct_hub.novelty import NoveltyGate, mode_for
 from selfinstruct_hub.novelty.embedding import EmbeddingComparison, EmbeddingGate
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Candidate, Drop, Neighbour, Round, Verdict, task_of
+from selfinstruct_hub.records import TOO_SIMILAR, Candidate, Drop, Neighbour, Round, Verdict, task_of
 
 __all__ = ["EvaluationSets", "Gates", "Judge"]
 
@@ -188,4 +188,4 @@ class Judge:
 
 
 def _too_similar(nearest: Neighbour) -> Drop:
-    return Drop("too_similar", f"ROUGE-L {nearest.score:.3f} with {nearest.id}", nearest)
+    return Drop(TOO_SIMILAR, f"ROUGE-L {nearest.score:.3f} with {nearest.id}", nearest)

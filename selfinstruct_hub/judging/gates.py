@@ -6,7 +6,6 @@ path, but every file's digest, so that a round is judged by the same ones to its
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from selfinstruct_hub.config import Settings
+from selfinstruct_hub.digests import sha256_of
 from selfinstruct_hub.errors import ConfigError, DataFileError, UsageError
 from selfinstruct_hub.judging.evaluation import EvaluationSets
 from selfinstruct_hub.novelty.embedding import EmbeddingGate, fingerprint, model_in
-from selfinstruct_hub.records import Candidate, Drop, Neighbour, Round, prompt_text
+from selfinstruct_hub.records import CONTAMINATED, PARAPHRASE, Candidate, Drop, Neighbour, Round, prompt_text
 
-CONTAMINATED, PARAPHRASE = "contaminated", "paraphrase"
 # What a round's settings have of them where there are none; one made before they existed has nothing.
 _NO_SETS: Mapping[str, Any] = {"against": []}
 _NO_MODEL: Mapping[str, Any] = {"model": None}
@@ -137,14 +136,10 @@ def _digest(path: Path) -> str:
     """SHA-256 (hex) of a file, or over names and contents of a folder."""
     if path.is_dir():
         return fingerprint(path)
-    total = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                total.update(piece)
+        return sha256_of(path)
     except OSError as error:
         raise DataFileError(f"{path}: cannot be read ({error.strerror})") from None
-    return total.hexdigest()
 
 
 def _told(settings: Mapping[str, Any]) -> str:

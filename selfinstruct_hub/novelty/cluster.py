@@ -58,7 +58,7 @@ class Share:
         found = []
         for number, known in enumerate(self._search.known(queries, len(self._texts))):
             # Texts have the same order here as in the whole pool, so that ties fall as they do there.
-            best, _ = self._search.nearest(queries[number], known, [], {}, len(self._texts))
+            best, _ = self._search.nearest(known, [], {}, len(self._texts))
             found += [(number, self._number(place), score, self._texts.ids[place]) for place, score in best]
         return found
 
@@ -257,9 +257,7 @@ class ClusterComparison:
         if not 0 <= row < len(self._known) or len(self._gate) != self._size + len(self._added):
             self._begin(place)
             row = 0
-        best, mean = self._gate._search.nearest(
-            self._queries[place], self._known[row], self._mutual[row], self._added, self._size
-        )
+        best, mean = self._gate._search.nearest(self._known[row], self._mutual[row], self._added, self._size)
         return Similarity(tuple(Neighbour(self._ids[number], score) for number, score in best), mean)
 
     def accept(self, place: int, key: str) -> None:

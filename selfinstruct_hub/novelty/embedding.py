@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from selfinstruct_hub.digests import sha256_of
 from selfinstruct_hub.errors import ConfigError
 from selfinstruct_hub.records import Neighbour
 
@@ -207,11 +208,7 @@ def fingerprint(folder: Path) -> str:
     try:
         inside = ((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
         for name, path in sorted((name.as_posix(), path) for name, path in inside if not _hidden(name)):
-            content = hashlib.sha256()
-            with path.open("rb") as file:
-                while piece := file.read(1 << 20):
-                    content.update(piece)
-            total.update(f"{content.hexdigest()} {name}\n".encode("utf-8", "surrogateescape"))
+            total.update(f"{sha256_of(path)} {name}\n".encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise ConfigError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
     return total.hexdigest()

@@ -69,16 +69,14 @@ class NoveltyGate:
         query = self._alphabet.encoded(instruction)
         end = len(self) if among is None else among
         (known,) = self._search.known([query], end)
-        return self._similarity(query, known, (), {}, end)
+        return self._similarity(known, (), {}, end)
 
     def comparison(self, instructions: Sequence[str]) -> Comparison:
         """The same for several instructions, faster than one by one."""
         return Comparison(self, self._alphabet.encoded_all(instructions))
 
-    def _similarity(
-        self, query: Encoded, known: Any, mutual: Any, added: Mapping[int, int], size: int
-    ) -> Similarity:
-        best, mean = self._search.nearest(query, known, mutual, added, size)
+    def _similarity(self, known: Any, mutual: Any, added: Mapping[int, int], size: int) -> Similarity:
+        best, mean = self._search.nearest(known, mutual, added, size)
         ids = self._texts.ids
         return Similarity(tuple([Neighbour(ids[place], score) for place, score in best]), mean)
 
@@ -102,9 +100,7 @@ class Comparison:
         if not 0 <= row < len(self._known) or len(self._gate) != self._size + len(self._added):
             self._begin(place)
             row = 0
-        return self._gate._similarity(
-            self._queries[place], self._known[row], self._mutual[row], self._added, self._size
-        )
+        return self._gate._similarity(self._known[row], self._mutual[row], self._added, self._size)
 
     def accept(self, place: int, key: str) -> None:
         """Adds the instruction at `place`, which has had its turn, to the gate under the id `key`."""

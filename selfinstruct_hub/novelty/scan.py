@@ -100,7 +100,7 @@ class FullScan:
         return known, [Mutual(*both) for both in zip(nearer, units, strict=True)]
 
     def nearest(
-        self, query: Encoded, known: Known, mutual: Mutual, added: Mapping[int, int], size: int
+        self, known: Known, mutual: Mutual, added: Mapping[int, int], size: int
     ) -> tuple[list[Scored], float | None]:
         """The nearest texts as (place, F1), the best first and ties in the order they were added, and the mean F1:
         of the `size` texts `known` and of those `added` since, by their numbers in `mutual`."""

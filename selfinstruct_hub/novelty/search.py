@@ -70,10 +70,10 @@ class FastSearch:
         return self.known(queries, end), self.mutual(queries)
 
     def nearest(
-        self, query: Encoded, known: Above, mutual: Above, added: Mapping[int, int], size: int
+        self, known: Above, mutual: Above, added: Mapping[int, int], size: int
     ) -> tuple[list[tuple[int, float]], float | None]:
         """The nearest texts above the threshold as (place, F1), the best first and ties in the order they were
-        added: of those `known` and of those `added` since, by their numbers in the row `mutual` of `query`. No
+        added: of those `known` and of those `added` since, by their numbers in `mutual`. No
         mean."""
         found = known + [(added[other], score) for other, score in mutual if other in added]
         return sorted(found, key=lambda one: (-one[1], one[0]))[: self._most_similar], None

@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 
 from selfinstruct_hub import languages
 from selfinstruct_hub.errors import ReleaseError
+from selfinstruct_hub.records import CONTAMINATED, PARAPHRASE
 
 FIRST_WORDS = 20
 SCORE_BIN = 0.05
 # Reasons whose score is no ROUGE-L with the pool: a cosine, or a nearness to another file.
-OTHER_SCORES = frozenset({"paraphrase", "contaminated"})
+OTHER_SCORES = frozenset({PARAPHRASE, CONTAMINATED})
 
 _BATCH = 1024
 _BINS = 30
