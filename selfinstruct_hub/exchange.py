@@ -21,7 +21,7 @@ from selfinstruct_hub.formats.target import STDOUT, opened
 from selfinstruct_hub.judging import Gates, Judge
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import IMPORT, Candidate, Instance, Round, Task, Verdict
-from selfinstruct_hub.rounds import next_version
+from selfinstruct_hub.rounds import check_no_revision, editions, next_version
 from selfinstruct_hub.run import package_complete_rounds
 from selfinstruct_hub.workspace import Workspace
 
@@ -69,6 +69,7 @@ def import_file(
     settings = workspace.settings()
     with workspace.locked(), workspace.open_pool(settings) as pool:
         earlier = [finished.release for finished in package_complete_rounds(workspace, pool, settings)]
+        check_no_revision(pool)
         number, done = _next_round(workspace, pool)
         file = formats.read(path, format, skip_bad=skip_bad)
         candidates = list(_candidates(file.format, file.entries))
@@ -109,9 +110,10 @@ def import_file(
         )
         if not accepted:
             return result
-        round_ = replace(round_, wanted=len(accepted), version=next_version(done, round_.settings))
+        version = next_version(done, round_.settings, pool.revisions())
+        round_ = replace(round_, wanted=len(accepted), version=version)
         pool.add_import(round_, verdicts)
-        frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
+        frozen = release.freeze(workspace.releases, pool, editions(pool)[-1], settings.card, workspace.name)
         return replace(result, round=number, release=frozen)
 
 

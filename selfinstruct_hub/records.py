@@ -247,9 +247,29 @@ class Similarity:
 
 
 @dataclass(frozen=True)
+class Lineage:
+    """What a row was before a revision of `kind`, published as `version`, made it what it is. `replaces` is the id
+    of that row, `note` what a person said. Of a regenerated row also the answer that brought it; `decoding` is
+    canonical JSON, `shown` are the ids of the demonstrations."""
+
+    version: str
+    kind: str
+    replaces: str
+    note: str = ""
+    model: str | None = None
+    endpoint_kind: str | None = None
+    decoding: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    generated_tokens: int | None = None
+    shown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A judged candidate. `task` is set where it was accepted, `drop` where it was not. `similarity` is None
-    where a rule spoke before novelty was measured; `lost` are the instances that did not stay."""
+    where a rule spoke before novelty was measured; `lost` are the instances that did not stay. `revised` has for
+    each instance of the task what revisions made of it, the earliest first; it is empty where none did."""
 
     round: int
     number: int
@@ -259,6 +279,7 @@ class Verdict:
     drop: Drop | None = None
     similarity: Similarity | None = None
     lost: tuple[Lost, ...] = ()
+    revised: tuple[tuple[Lineage, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,6 +293,55 @@ class Round:
     complete: bool
     settings: Mapping[str, Any]
     asked: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What a revision does, and the states that it goes through.
+REPLAY, REGENERATE, REVIEW, TOP_UP = "replay", "regenerate", "review", "top_up"
+OPEN, COMPLETE, ABANDONED = "open", "complete", "abandoned"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A change of complete `rounds`, published as a version of its own. `after_round` is the last round that the
+    version holds. `settings` decide what it does, `asked` is the whole of what the user had set; `changes` say
+    what became of each round: {round: {...}}, once it is complete. All plain data."""
+
+    number: int
+    version: str
+    kind: str
+    after_round: int
+    rounds: tuple[int, ...]
+    settings: Mapping[str, Any]
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    state: str = OPEN
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a revision changes: an accepted or rejected candidate, or one `instance` of an accepted one (None: all
+    of it). `before` are the ids of its rows, which are none for a rejected one. `item` numbers the places of a
+    revision from 0."""
+
+    item: int
+    round: int
+    number: int
+    position: int
+    instance: int | None
+    before: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a place: a verdict in the place of the one that stood there, or None and why it stays.
+    `after` are the ids of the rows that it has then; `marks` what a reviewer answered, plain data."""
+
+    item: int
+    verdict: Verdict | None
+    after: tuple[str, ...] = ()
+    reason: str | None = None
+    detail: str = ""
+    marks: Mapping[str, Any] | None = None
 
 
 def prompt_text(instruction: str, given: str) -> str:

@@ -1,4 +1,4 @@
-"""Which round comes next, under which version, and which rounds a `grow` command set out to make."""
+"""Which round or revision comes next, under which version, and which rounds a `grow` command set out to make."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from selfinstruct_hub import versions
 from selfinstruct_hub.config import Settings, flatten, publishable
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Spent
-from selfinstruct_hub.errors import UsageError
+from selfinstruct_hub.errors import PoolError, UsageError
 from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.plan import demonstration_seeds, resolve
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import Round, is_import
+from selfinstruct_hub.records import COMPLETE, REGENERATE, TOP_UP, Revision, Round, is_import
 
 Notice = Callable[[str], None]
 
@@ -48,7 +48,7 @@ def next_round(
         if open_round.settings.get("columns", 1) != versions.COLUMNS:
             # It was begun when releases had other columns, and will be released with today's.
             settings_now = {**open_round.settings, "columns": versions.COLUMNS}
-            version = next_version(done[:-1], settings_now)
+            version = next_version(done[:-1], settings_now, pool.revisions())
             open_round = replace(open_round, version=version, settings=settings_now)
             pool.restart_round(open_round)
         was, now = dict(flatten(open_round.settings)), dict(flatten(resolved))
@@ -68,7 +68,7 @@ def next_round(
         return replace(open_round, wanted=wanted)
     new = Round(
         number=len(done) + 1,
-        version=next_version(done, resolved),
+        version=next_version(done, resolved, pool.revisions()),
         wanted=wanted,
         complete=False,
         settings=resolved,
@@ -103,12 +103,101 @@ def _check_model(pool: Pool, round_: Round, endpoint: Endpoint) -> None:
         )
 
 
-def next_version(done: Sequence[Round], settings: Mapping[str, Any]) -> str:
-    """The version of the round with `settings` after those that are `done`. An import belongs to no recipe."""
+@dataclass(frozen=True)
+class Edition:
+    """One version: all rounds up to `round`, as they stand after `revision`, or before any later one."""
+
+    version: str
+    round: Round
+    revision: Revision | None
+    state: int  # number of the last revision that it knows; 0: none
+
+    @property
+    def columns(self) -> int:
+        """The form of its columns."""
+        settings = self.round.settings if self.revision is None else self.revision.settings
+        return int(settings.get("columns", 1))
+
+
+def editions(pool: Pool) -> list[Edition]:
+    """Every version that is complete, in the order they were made: rounds, and revisions after the last round
+    that there was."""
+    revisions = [one for one in pool.revisions() if one.state == COMPLETE]
+    return _editions([round_ for round_ in pool.rounds() if round_.complete], revisions)
+
+
+def _editions(rounds: Sequence[Round], revisions: Sequence[Revision]) -> list[Edition]:
+    found, state = [], 0
+    for round_ in rounds:
+        found.append(Edition(round_.version, round_, None, state))
+        for one in revisions:
+            if one.after_round == round_.number:
+                state = one.number
+                found.append(Edition(one.version, round_, one, state))
+    return found
+
+
+def next_version(done: Sequence[Round], settings: Mapping[str, Any], revisions: Sequence[Revision] = ()) -> str:
+    """The version of the round with `settings` after those that are `done` and their `revisions`. An import
+    belongs to no recipe."""
     recipes_used = [r.settings["recipe"] for r in done if not is_import(r.settings)]
     other_recipe = not is_import(settings) and bool(recipes_used) and recipes_used[-1] != settings["recipe"]
-    other_columns = bool(done) and done[-1].settings.get("columns", 1) != settings["columns"]
-    return versions.next_round(done[-1].version if done else None, changed=other_recipe or other_columns)
+    made = _editions(done, [one for one in revisions if one.state == COMPLETE])
+    if not made:
+        return versions.next_round(None)
+    other_columns = made[-1].columns != settings["columns"]
+    return versions.next_round(made[-1].version, changed=other_recipe or other_columns)
+
+
+def next_revision(
+    pool: Pool, kind: str, rounds: Sequence[int], settings: Mapping[str, Any], asked: Settings
+) -> Revision:
+    """The revision that would follow: a patch of the last version. `settings` say what it does.
+
+    Raises PoolError where nothing is released yet, a round is open or another revision is.
+    """
+    check_closed(pool)
+    last = editions(pool)[-1]
+    return Revision(
+        number=pool.next_revision_number(),
+        version=versions.next_patch(last.version, changed=last.columns != versions.COLUMNS),
+        kind=kind,
+        after_round=last.round.number,
+        rounds=tuple(rounds),
+        settings={**settings, "columns": versions.COLUMNS},
+        asked=publishable(asked).model_dump(),
+    )
+
+
+def check_closed(pool: Pool) -> None:
+    """Raises PoolError unless there is a complete round, none is open, and no revision is."""
+    rounds = pool.rounds()
+    if rounds and not rounds[-1].complete and pool.is_untouched(rounds[-1].number):
+        rounds = rounds[:-1]
+    if not rounds:
+        raise PoolError(f"{pool.path}: has no round yet; `selfinstruct-hub grow` makes one")
+    if not rounds[-1].complete:
+        accepted = max(1, pool.accepted_count(rounds[-1].number))
+        raise PoolError(
+            f"{pool.path}: round {rounds[-1].number} is open; finish it with `selfinstruct-hub grow`, or release "
+            f"what it has with `--tasks {accepted}`, and try again"
+        )
+    check_no_revision(pool)
+
+
+def check_no_revision(pool: Pool) -> None:
+    """Raises PoolError where a revision is open."""
+    if (revision := pool.open_revision()) is not None:
+        raise PoolError(f"{pool.path}: {unfinished(revision)}")
+
+
+def unfinished(revision: Revision) -> str:
+    """What to do about a revision that is open."""
+    command = {REGENERATE: "regenerate DIR", TOP_UP: "grow DIR --top-up"}[revision.kind]
+    return (
+        f"{revision.version} was begun and is not finished: `selfinstruct-hub {command}` goes on with it, "
+        f"`selfinstruct-hub {command} --abandon` puts everything back to how it was"
+    )
 
 
 def grown(pool: Pool) -> list[Round]:

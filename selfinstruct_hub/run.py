@@ -17,7 +17,7 @@ from selfinstruct_hub.grow import INTERRUPT, SATURATION, Observe, Progress, Roun
 from selfinstruct_hub.interrupts import Interrupts
 from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.rounds import Run, grown, next_round
+from selfinstruct_hub.rounds import Run, check_no_revision, editions, grown, next_round
 from selfinstruct_hub.workspace import Workspace
 
 _SECONDS_BETWEEN_NOTES = 10.0  # of the time that a run has taken, for a start after a crash
@@ -65,6 +65,7 @@ def grow(
     hooks = hooks or Hooks()
     check_prices(max_cost, settings.prices)
     with workspace.locked(), workspace.open_pool(settings) as pool:
+        check_no_revision(pool)
         _complete_as_it_is(pool, settings)
         results = package_complete_rounds(workspace, pool, settings)
         for result in results:
@@ -186,7 +187,8 @@ class _Growing:
         if outcome.limit is not None:
             return Finished(outcome, None)
         place, name = self._workspace.releases, self._workspace.name
-        return Finished(outcome, release.freeze(place, self._pool, outcome.round, self._settings.card, name))
+        edition = editions(self._pool)[-1]
+        return Finished(outcome, release.freeze(place, self._pool, edition, self._settings.card, name))
 
     def _report(self, event: events.Event) -> None:
         if isinstance(event, events.Retried):
@@ -221,15 +223,16 @@ def _complete_as_it_is(pool: Pool, settings: Settings) -> None:
 
 
 def package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> list[Finished]:
-    """Packages rounds that were complete when an earlier start died; returns those that had no release. Rounds
-    that were pulled have theirs where they came from."""
+    """Packages rounds and revisions that were complete when an earlier start died; returns those that had no
+    release. What was pulled has its own where it came from."""
     packaged = []
     source = pool.pulled()
-    for round_ in pool.rounds():
-        if source and round_.number in source.rounds:
+    for edition in editions(pool):
+        round_ = edition.round
+        if source and round_.number in source.rounds and edition.state <= source.revisions:
             continue
-        if round_.complete and not workspace.is_released(round_.version):
-            frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
+        if not workspace.is_released(edition.version):
+            frozen = release.freeze(workspace.releases, pool, edition, settings.card, workspace.name)
             if frozen is not None:
                 packaged.append(Finished(RoundOutcome(round_, pool.accepted_count(round_.number)), frozen))
     return packaged

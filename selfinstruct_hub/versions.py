@@ -1,5 +1,5 @@
 """Version tags: vMAJOR.MINOR.PATCH. The first round is v1.0.0; each round adds one to MINOR; a change of recipe
-or of columns adds one to MAJOR. Pure."""
+or of columns adds one to MAJOR; a revision of rounds that are released adds one to PATCH. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 FIRST = "v1.0.0"
 # Counts up whenever the columns of a release change.
-COLUMNS = 2
+COLUMNS = 3
 _TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 
 
@@ -26,3 +26,9 @@ def next_round(previous: str | None, *, changed: bool = False) -> str:
         return FIRST
     major, minor, _ = parse(previous)
     return f"v{major + 1}.0.0" if changed else f"v{major}.{minor + 1}.0"
+
+
+def next_patch(previous: str, *, changed: bool = False) -> str:
+    """The version of a revision after `previous`; `changed` says that the columns are others now."""
+    major, minor, patch = parse(previous)
+    return f"v{major + 1}.0.0" if changed else f"v{major}.{minor}.{patch + 1}"

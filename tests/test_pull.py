@@ -18,6 +18,7 @@ from selfinstruct_hub.exchange import import_file
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Verdict
 from selfinstruct_hub.release import read_manifest
+from selfinstruct_hub.rounds import editions
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
 from tests.support.hub import BEFORE, Fault, Hub, Repo, running
@@ -184,9 +185,8 @@ def test_every_verdict_is_there(grown: Path, pulled: Workspace) -> None:
 def test_the_pool_alone_gives_the_published_shards_again(pulled: Workspace, tmp_path: Path) -> None:
     """So nothing that a release tells is lost, whatever becomes of the folder."""
     with Pool.open(pulled.pool_file, read_only=True) as pool:
-        last = pool.rounds()[-1]
         # As a round of its own would be: what it was asked for is not published round by round.
-        again = release.freeze(tmp_path / "again", pool, last, pulled.settings().card, "my-tasks")
+        again = release.freeze(tmp_path / "again", pool, editions(pool)[-1], pulled.settings().card, "my-tasks")
     assert again is not None
     published = read_manifest(pulled.releases / "v2.0.0")
     assert read_manifest(again)["release"] == published["release"]

@@ -17,6 +17,7 @@ from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import prompt_text
 from selfinstruct_hub.release import freeze, read_manifest, shards
+from selfinstruct_hub.rounds import editions
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running
 
@@ -108,10 +109,10 @@ def test_the_manifest_names_every_file_with_its_true_size_and_digest(newest: Pat
 def test_a_release_built_again_is_the_same_bytes(grown: Workspace, newest: Path, tmp_path: Path) -> None:
     settings = grown.settings().card
     with Pool.open(grown.pool_file, read_only=True) as pool:
-        for round_ in pool.rounds():
-            freeze(tmp_path / "again", pool, round_, settings, "my-tasks")
+        for edition in editions(pool):
+            freeze(tmp_path / "again", pool, edition, settings, "my-tasks")
         # And without the first release beside it, every shard made from the pool.
-        freeze(tmp_path / "alone", pool, pool.rounds()[1], settings, "my-tasks")
+        freeze(tmp_path / "alone", pool, editions(pool)[1], settings, "my-tasks")
     for folder in ("again", "alone"):
         for path in sorted(p for p in newest.rglob("*") if p.is_file()):
             other = tmp_path / folder / "v1.1.0" / path.relative_to(newest)
@@ -149,7 +150,7 @@ def test_a_folder_without_a_manifest_is_no_release(grown: Workspace, tmp_path: P
     with pytest.raises(ReleaseError, match="is no release"):
         read_manifest(tmp_path / "v1.0.0")
     with Pool.open(grown.pool_file, read_only=True) as pool, pytest.raises(ReleaseError, match="move it away"):
-        freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+        freeze(tmp_path, pool, editions(pool)[0], grown.settings().card, "x")
 
 
 def test_a_full_disk_leaves_no_half_release_and_the_next_try_succeeds(
@@ -162,9 +163,9 @@ def test_a_full_disk_leaves_no_half_release_and_the_next_try_succeeds(
         with monkeypatch.context() as patch:
             patch.setattr("selfinstruct_hub.release.script.render", full)
             with pytest.raises(ReleaseError, match="the disk is full; the round is safe in the pool"):
-                freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+                freeze(tmp_path, pool, editions(pool)[0], grown.settings().card, "x")
         assert not (tmp_path / "v1.0.0").exists()
-        folder = freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+        folder = freeze(tmp_path, pool, editions(pool)[0], grown.settings().card, "x")
     assert folder is not None
     assert read_manifest(folder)["tasks"] == 12
     assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["v1.0.0"]
@@ -172,12 +173,12 @@ def test_a_full_disk_leaves_no_half_release_and_the_next_try_succeeds(
 
 def test_a_changed_shard_of_an_earlier_release_is_noticed(grown: Workspace, tmp_path: Path) -> None:
     with Pool.open(grown.pool_file, read_only=True) as pool:
-        first = freeze(tmp_path, pool, pool.rounds()[0], grown.settings().card, "x")
+        first = freeze(tmp_path, pool, editions(pool)[0], grown.settings().card, "x")
         assert first is not None
         shard = next((first / "data" / "default").iterdir())
         shard.write_bytes(shard.read_bytes()[:-1] + b"x")
         with pytest.raises(ReleaseError, match="has changed since it was released"):
-            freeze(tmp_path, pool, pool.rounds()[1], grown.settings().card, "x")
+            freeze(tmp_path, pool, editions(pool)[1], grown.settings().card, "x")
 
 
 def test_a_release_of_which_nothing_was_rejected_loads(tmp_path: Path) -> None:

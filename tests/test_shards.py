@@ -120,6 +120,7 @@ def expected(pool: Pool) -> Rows:
                         "stages": stages,
                         "nearest": [{"id": near.id, "score": near.score} for near in verdict.similarity.nearest],
                         "mean_similarity": verdict.similarity.mean,
+                        "revisions": [],
                     }
                 )
     return found

@@ -17,9 +17,11 @@ from typing import Any
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.pool import counting, encoding, published, pulled
 from selfinstruct_hub.pool.pulled import Pulled
+from selfinstruct_hub.pool.revisions import Revisions, insert_draw
 from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from selfinstruct_hub.records import (
     CHARACTERS_PER_TOKEN,
+    OPEN,
     Completion,
     Failure,
     Instance,
@@ -31,11 +33,15 @@ from selfinstruct_hub.records import (
 )
 
 FILE_NAME = "pool.sqlite3"
+_COMPLETION = (
+    "round, number, call, stage, prompt, decoding, demonstrations, text, finish_reason, prompt_tokens,"
+    " generated_tokens, model, endpoint_kind, queue_time, inference_time, total_time"
+)
 # records.estimated_tokens of a column: a character in three, and every further byte of a character.
 _ESTIMATED = "(length({0}) + :c - 1) / :c + length(CAST({0} AS BLOB)) - length({0})"
 
 
-class Pool:
+class Pool(Revisions):
     """An open pool. Use as a context manager; one process at a time (grow.py holds the workspace's lock)."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -246,22 +252,25 @@ class Pool:
     def add_completions(self, answered: Sequence[tuple[Request, Completion]]) -> None:
         """Stores several: one transaction is one wait for the disk."""
         with self._transaction() as db:
+            # Of a revision that tops rounds up, or of none.
+            opened = db.execute("SELECT coalesce(max(number), 0) FROM revisions WHERE state = ?", (OPEN,))
+            ((revision,),) = opened.fetchall()
             db.executemany(
-                "INSERT INTO completions VALUES (" + ", ".join("?" * 16) + ")",
-                [encoding.completion_values(request, completion) for request, completion in answered],
+                "INSERT INTO completions VALUES (" + ", ".join("?" * 17) + ")",
+                [(*encoding.completion_values(*one), revision) for one in answered],
             )
 
     def completion(self, round_number: int, number: int, call: int) -> tuple[Request, Completion] | None:
         """A stored completion with the request that it answers, or None."""
-        query = "SELECT * FROM completions WHERE round = ? AND number = ? AND call = ?"
+        query = f"SELECT {_COMPLETION} FROM completions WHERE round = ? AND number = ? AND call = ?"
         rows = self._rows(query, round_number, number, call)
         return encoding.completion(rows[0]) if rows else None
 
     def completions(self, round_number: int) -> Iterator[tuple[Request, Completion]]:
         """The completions of a round whose draw was judged, in request order."""
         query = (
-            "SELECT c.* FROM completions c JOIN draws d USING (round, number)"
-            " WHERE c.round = ? ORDER BY c.number, c.call"
+            f"SELECT {_COMPLETION} FROM completions JOIN draws USING (round, number)"
+            " WHERE round = ? ORDER BY number, call"
         )
         yield from map(encoding.completion, self._rows(query, round_number))
 
@@ -305,11 +314,7 @@ class Pool:
         """Stores several, (number, verdicts, failures) each: all of them or none."""
         with self._transaction() as db:
             for number, verdicts, failures in draws:
-                _insert_draw(db, round_number, number, verdicts)
-                db.executemany(
-                    "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [(round_number, number, f.call, f.stage, f.reason, f.detail, f.tries) for f in failures],
-                )
+                insert_draw(db, round_number, number, verdicts, failures)
 
     def add_import(self, round_: Round, verdicts: Sequence[Verdict]) -> None:
         """Stores an imported round whole, complete from the start, or nothing. An open round of the same number,
@@ -318,7 +323,7 @@ class Pool:
             db.execute("DELETE FROM rounds WHERE number = ? AND NOT complete", (round_.number,))
             _insert_round(db, round_)
             for number, group in itertools.groupby(verdicts, key=lambda verdict: verdict.number):
-                _insert_draw(db, round_.number, number, list(group))
+                insert_draw(db, round_.number, number, list(group))
 
     def judged_draws(self, round_number: int) -> int:
         """How many draws of the round are judged. They are the first ones: judging runs in request order."""
@@ -355,8 +360,8 @@ class Pool:
     # What a release publishes: see `published`.
 
     def accepted_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """(number, position, task, nearest, mean, calls) of a round's accepted candidates, in order, in batches of
-        `size`; task, nearest and calls (None: the first) as JSON."""
+        """(number, position, task, nearest, mean, calls, revised) of a round's accepted candidates, in order, in
+        batches of `size`; task, nearest, calls (None: the first) and revised (None: never) as JSON."""
         return self._batches(published.ACCEPTED, size, round_number)
 
     def answer_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
@@ -430,9 +435,3 @@ def _insert_round(db: sqlite3.Connection, round_: Round) -> None:
             *(canonical_json(round_.settings), canonical_json(round_.asked)),
         ),
     )
-
-
-def _insert_draw(db: sqlite3.Connection, round_number: int, number: int, verdicts: Sequence[Verdict]) -> None:
-    db.execute("INSERT INTO draws VALUES (?, ?, ?)", (round_number, number, len(verdicts)))
-    marks = ", ".join("?" * 13)
-    db.executemany(f"INSERT INTO verdicts VALUES ({marks})", [encoding.verdict_values(v) for v in verdicts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from selfinstruct_hub.records import (
@@ -12,6 +13,7 @@ from selfinstruct_hub.records import (
     Decoding,
     Drop,
     Instance,
+    Lineage,
     Lost,
     Neighbour,
     Request,
@@ -44,6 +46,11 @@ def completion(row: tuple[Any, ...]) -> tuple[Request, Completion]:
         demonstrations=tuple(json.loads(demonstrations)),
     )
     return request, Completion(*answer)
+
+
+def answer_values(request: Request, completion: Completion) -> tuple[Any, ...]:
+    """Of a completion, all but its place."""
+    return completion_values(request, completion)[3:]
 
 
 def task_values(task: Task) -> dict[str, Any]:
@@ -91,6 +98,22 @@ def lost(values: list[list[str]]) -> tuple[Lost, ...]:
     return tuple(Lost(Instance(given, output), Drop(reason, detail)) for given, output, reason, detail in values)
 
 
+def revised_values(revised: Sequence[Sequence[Lineage]]) -> str | None:
+    """Each change without what it does not say; None where there is none."""
+    if not any(revised):
+        return None
+    return canonical_json(
+        [[{k: v for k, v in asdict(one).items() if v not in (None, "", ())} for one in row] for row in revised]
+    )
+
+
+def revised(text: str | None) -> tuple[tuple[Lineage, ...], ...]:
+    return tuple(
+        tuple(Lineage(**{**one, "shown": tuple(one.get("shown", ()))}) for one in row)
+        for row in json.loads(text or "[]")
+    )
+
+
 def verdict_values(verdict: Verdict) -> tuple[Any, ...]:
     similarity = verdict.similarity or Similarity()
     return (
@@ -107,11 +130,12 @@ def verdict_values(verdict: Verdict) -> tuple[Any, ...]:
         similarity.score if verdict.similarity and (similarity.nearest or similarity.mean is not None) else None,
         canonical_json(lost_values(verdict.lost)),
         canonical_json([near.id, near.score]) if verdict.drop and (near := verdict.drop.near) else None,
+        revised_values(verdict.revised),
     )
 
 
 def verdict(row: tuple[Any, ...]) -> Verdict:
-    round_number, number, position, found, made, reason, detail, nearest, mean, stage, score, left, near = row
+    round_number, number, position, found, made, reason, detail, nearest, mean, stage, score, left, near, by = row
     measured = Similarity(tuple(Neighbour(key, value) for key, value in json.loads(nearest)), mean)
     return Verdict(
         round=round_number,
@@ -122,4 +146,5 @@ def verdict(row: tuple[Any, ...]) -> Verdict:
         drop=Drop(reason, detail or "", Neighbour(*json.loads(near)) if near else None) if reason else None,
         similarity=None if score is None and mean is not None else measured,
         lost=lost(json.loads(left)),
+        revised=revised(by),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 _NEAREST = "coalesce(json_extract(near, '$[0]'), json_extract(nearest, '$[0][0]'))"
 
 ACCEPTED = (
-    "SELECT number, position, task, nearest, mean, json_extract(candidate, '$.calls') FROM verdicts"
+    "SELECT number, position, task, nearest, mean, json_extract(candidate, '$.calls'), revised FROM verdicts"
     " WHERE round = ? AND task IS NOT NULL ORDER BY number, position"
 )
 # A draw without a verdict, one that is not judged yet, has nothing to do with a row.

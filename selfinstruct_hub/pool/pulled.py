@@ -17,16 +17,18 @@ META = "pulled"
 @dataclass(frozen=True)
 class Pulled:
     """Dataset, commit and version that a pool was made from. `rounds` has, by number, what the manifest said of
-    each: its counts, models and cost."""
+    each: its counts, models and cost; `revisions` is the number of revisions that it had seen."""
 
     repo: str
     commit: str
     version: str
     rounds: Mapping[int, Mapping[str, Any]]
+    revisions: int = 0
 
     def as_text(self) -> str:
         rounds = {str(number): dict(said) for number, said in self.rounds.items()}
-        return json.dumps({"repo": self.repo, "commit": self.commit, "version": self.version, "rounds": rounds})
+        place = {"repo": self.repo, "commit": self.commit, "version": self.version}
+        return json.dumps({**place, "rounds": rounds, "revisions": self.revisions})
 
     @classmethod
     def of_text(cls, text: str) -> Pulled:

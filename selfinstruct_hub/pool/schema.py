@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 APPLICATION_ID = 0x53494842  # "SIHB", so that somebody else's SQLite file is not taken for a pool
 
 SCHEMA = """
@@ -17,6 +17,7 @@ CREATE TABLE completions (
     stage TEXT NOT NULL, prompt TEXT NOT NULL, decoding TEXT NOT NULL, demonstrations TEXT NOT NULL,
     text TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, generated_tokens INTEGER,
     model TEXT NOT NULL, endpoint_kind TEXT NOT NULL, queue_time REAL, inference_time REAL, total_time REAL,
+    revision INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (round, number, call)
 );
 CREATE TABLE draws (
@@ -26,7 +27,7 @@ CREATE TABLE draws (
 CREATE TABLE verdicts (
     round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
     candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL,
-    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT,
+    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT, revised TEXT,
     PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
 );
 CREATE TABLE failures (
@@ -36,6 +37,47 @@ CREATE TABLE failures (
 );
 CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
 """
+
+# Changes of rounds that are complete. `past_*` hold a round as it stood before the revision, so that every version
+# can be built again; `revised` has what was chosen to be changed one by one, and what became of it.
+REVISIONS = """
+CREATE TABLE revisions (
+    number INTEGER PRIMARY KEY, version TEXT NOT NULL, kind TEXT NOT NULL, after_round INTEGER NOT NULL,
+    state TEXT NOT NULL, settings TEXT NOT NULL, asked TEXT NOT NULL, changes TEXT NOT NULL
+);
+CREATE TABLE revised_rounds (
+    revision INTEGER NOT NULL REFERENCES revisions, round INTEGER NOT NULL, PRIMARY KEY (round, revision)
+);
+CREATE TABLE past_draws (
+    revision INTEGER NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, candidates INTEGER NOT NULL,
+    PRIMARY KEY (revision, round, number)
+);
+CREATE TABLE past_verdicts (
+    revision INTEGER NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
+    candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL,
+    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT, revised TEXT,
+    PRIMARY KEY (revision, round, number, position)
+);
+CREATE TABLE past_failures (
+    revision INTEGER NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, call INTEGER NOT NULL,
+    stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, tries INTEGER NOT NULL,
+    PRIMARY KEY (revision, round, number, call)
+);
+CREATE TABLE revised (
+    revision INTEGER NOT NULL REFERENCES revisions, item INTEGER NOT NULL, round INTEGER NOT NULL,
+    number INTEGER NOT NULL, position INTEGER NOT NULL, instance INTEGER, done INTEGER NOT NULL DEFAULT 0,
+    before TEXT NOT NULL, after TEXT, reason TEXT, detail TEXT, marks TEXT,
+    PRIMARY KEY (revision, item)
+);
+CREATE TABLE revision_completions (
+    revision INTEGER NOT NULL REFERENCES revisions, item INTEGER NOT NULL, call INTEGER NOT NULL,
+    stage TEXT NOT NULL, prompt TEXT NOT NULL, decoding TEXT NOT NULL, demonstrations TEXT NOT NULL,
+    text TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, generated_tokens INTEGER,
+    model TEXT NOT NULL, endpoint_kind TEXT NOT NULL, queue_time REAL, inference_time REAL, total_time REAL,
+    PRIMARY KEY (revision, item, call)
+);
+"""
+SCHEMA += REVISIONS
 
 # From each format to the next. Rules and novelty ran in another order in format 1, so that only these verdicts
 # had measured how near the candidate was.
@@ -73,4 +115,9 @@ CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NU
     4: """
 ALTER TABLE verdicts ADD COLUMN near TEXT;
 """,
+    5: """
+ALTER TABLE completions ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE verdicts ADD COLUMN revised TEXT;
+"""
+    + REVISIONS,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -18,44 +18,57 @@ from typing import Any
 from selfinstruct_hub import __version__, config, versions
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import IMPORT, Round, is_import
+from selfinstruct_hub.records import IMPORT, Revision, Round, is_import
 from selfinstruct_hub.release import contents, costs, page, script, shards
+from selfinstruct_hub.rounds import Edition, editions
 from selfinstruct_hub.workspace import MANIFEST, is_release
 
 
 def freeze(
-    releases: Path, pool: Pool, round_: Round, card_settings: config.CardSettings, name: str
+    releases: Path, pool: Pool, edition: Edition, card_settings: config.CardSettings, name: str
 ) -> Path | None:
-    """Writes the release of `round_`, which is complete, with every round before it; returns its folder, or None
-    where there is no row yet (instructions were imported, and nothing else).
+    """Writes the release of an edition, which is complete, with every round up to its last; returns its folder, or
+    None where there is no row yet (instructions were imported, and nothing else).
 
-    The card's texts come from `card_settings`, everything else from the round; `name` is the title used where they
+    The card's texts come from `card_settings`, everything else from the pool; `name` is the title used where they
     give none. A release that is there already is left alone.
     Raises ReleaseError where the folder cannot be written or something else is in its place.
     """
-    assert round_.complete, "only a complete round is frozen"
-    target = releases / round_.version
+    target = releases / edition.version
     if is_release(target):
         return target
     if target.exists():
         raise ReleaseError(f"{target}: is no release ({MANIFEST} is missing); move it away and start again")
-    rounds = [r for r in pool.rounds() if r.number <= round_.number]
+    with pool.as_of(edition.state):
+        return _freeze(target, pool, edition, card_settings, name)
+
+
+def _freeze(
+    target: Path, pool: Pool, edition: Edition, card_settings: config.CardSettings, name: str
+) -> Path | None:
+    releases, round_ = target.parent, edition.round
+    assert round_.complete, "only a complete round is frozen"
+    made = [one for one in editions(pool) if (one.round.number, one.state) <= (round_.number, edition.state)]
+    made = made[: made.index(edition) + 1]
+    rounds = [one.round for one in made if one.revision is None]
+    revisions = [one.revision for one in made if one.revision is not None]
     counts = {r.number: pool.counts(r.number) for r in rounds}
     if not any(found["rows"] for found in counts.values()):
         return None
-    building = releases / f".building-{round_.version}"
+    building = releases / f".building-{edition.version}"
     with _disk_errors_named(target):
         if building.exists():
             shutil.rmtree(building)
         building.mkdir(parents=True)
-        files = shards.write(building, pool, rounds, known=_known_shards(releases, rounds))
+        files = shards.write(building, pool, rounds, known=_known_shards(releases, made))
         grown = {} if is_import(round_.settings) else {"tasks": round_.wanted}
-        asked = config.Settings.model_validate({**round_.asked, **grown, "card": card_settings.model_dump()})
-        manifest = _manifest(pool, rounds, counts, asked, files)
+        said = edition.revision.asked if edition.revision else round_.asked
+        asked = config.Settings.model_validate({**said, **grown, "card": card_settings.model_dump()})
+        manifest = _manifest(pool, edition, rounds, revisions, counts, asked, files)
         (building / config.FILE_NAME).write_text(config.render(asked), encoding="utf-8")
         (building / script.FILE_NAME).write_text(script.render(manifest), encoding="utf-8")
         title = card_settings.pretty_name or name
-        earlier = [releases / one.version for one in reversed(rounds[:-1]) if is_release(releases / one.version)]
+        earlier = [releases / one.version for one in reversed(made[:-1]) if is_release(releases / one.version)]
         page.write(building, manifest, card_settings, title, earlier=earlier)
         for extra in (config.FILE_NAME, script.FILE_NAME):
             manifest["files"].append({"path": extra, **shards.measure(building / extra)})
@@ -79,7 +92,9 @@ def read_manifest(release: Path) -> dict[str, Any]:
 
 def _manifest(
     pool: Pool,
+    edition: Edition,
     rounds: list[Round],
+    revisions: list[Revision],
     counts: dict[int, dict[str, Any]],
     settings: config.Settings,
     files: list[dict[str, Any]],
@@ -90,6 +105,7 @@ def _manifest(
         {
             "round": round_.number,
             "version": round_.version,
+            "revised": _revised_in(round_.number, revisions),
             **{k: v for k, v in counts[round_.number].items() if k != "unjudged"},
             "models": pool.models(round_.number),
             "cost": costs.of(pool, round_),
@@ -99,7 +115,7 @@ def _manifest(
     ]
     return {
         "format": versions.COLUMNS,
-        "version": rounds[-1].version,
+        "version": edition.version,
         "release": contents.digest_of(files),
         "recipe": next((r.settings["recipe"] for r in reversed(rounds) if not is_import(r.settings)), IMPORT),
         "language": settings.language,
@@ -108,6 +124,7 @@ def _manifest(
         "tasks": sum(r["tasks"] for r in per_round),
         "rows": sum(r["rows"] for r in per_round),
         "rounds": per_round,
+        "revisions": [_revision(pool, one) for one in revisions],
         "made_with": {
             "selfinstruct-hub": __version__,
             **{package: installed(package) for package in ("pyarrow", "rapidfuzz", "rouge-score")},
@@ -116,19 +133,42 @@ def _manifest(
     }
 
 
-def _known_shards(releases: Path, rounds: list[Round]) -> shards.Known:
+def _revised_in(number: int, revisions: Sequence[Revision]) -> str | None:
+    """The version of the last revision that changed a round."""
+    return next((one.version for one in reversed(revisions) if number in one.rounds), None)
+
+
+def _revision(pool: Pool, revision: Revision) -> dict[str, Any]:
+    requests, prompt, generated = pool.revision_cost(revision.number)
+    return {
+        "version": revision.version,
+        "kind": revision.kind,
+        "after_round": revision.after_round,
+        "rounds": list(revision.rounds),
+        "settings": dict(revision.settings),
+        "requests": requests,
+        "tokens": {"prompt": prompt, "generated": generated},
+        "models": pool.revision_models(revision.number),
+        "changes": dict(revision.changes),
+    }
+
+
+def _known_shards(releases: Path, made: Sequence[Edition]) -> shards.Known:
     """Shards of earlier releases: a round's shards are copied, not made again, so that they stay the same bytes
-    whatever library version wrote them."""
+    whatever library version wrote them. Not those of a round that was revised since."""
     known: dict[tuple[str, int | None], list[tuple[Path, dict[str, Any]]]] = {}
-    for round_ in reversed(rounds[:-1]):
-        folder = releases / round_.version
+    revised: set[int | None] = set()
+    for later, edition in zip(reversed(made), reversed(made[:-1]), strict=False):
+        if later.revision is not None:
+            revised.update(later.revision.rounds)
+        folder = releases / edition.version
         if not is_release(folder):
             continue
         manifest = read_manifest(folder)
         # Shards of one config must have the same columns, so older ones are written anew.
         if manifest["format"] == versions.COLUMNS:
             for file in manifest["files"]:
-                if "config" in file:
+                if "config" in file and file["round"] not in revised:
                     known.setdefault((file["config"], file["round"]), []).append((folder / file["path"], file))
             break  # it holds those of the rounds before it
     return known

@@ -25,6 +25,21 @@ _STAGE = {
     "generated_tokens": "int32",
     "shown": ["string"],
 }
+# What revisions made of a row, the earliest first: `replaces` is the id of the row that it was before, `note` what
+# a person said; the rest tells of the answer that brought a regenerated row.
+_REVISION = {
+    "version": "string",
+    "kind": "string",
+    "replaces": "string",
+    "note": "string",
+    "model": "string",
+    "endpoint_kind": "string",
+    "decoding": "string",
+    "finish_reason": "string",
+    "prompt_tokens": "int32",
+    "generated_tokens": "int32",
+    "shown": ["string"],
+}
 COLUMNS: dict[str, dict[str, Any]] = {
     "default": {"id": "string", "instruction": "string", "input": "string", "output": "string", "round": "int32"},
     "messages": {"id": "string", "messages": [{"role": "string", "content": "string"}]},
@@ -47,6 +62,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "stages": [_STAGE],
         "nearest": [{"id": "string", "score": "float64"}],
         "mean_similarity": "float64",
+        "revisions": [_REVISION],
     },
     "rejected": {
         "round": "int32",

@@ -58,7 +58,7 @@ def accepted(pool: Pool, round_: Round) -> Iterator[Callable[[], dict[str, Any]]
 def _accepted(
     round_: Round, columns: list[Any], ids: list[str], answers: list[tuple[Any, ...]] | None
 ) -> dict[str, Any]:
-    numbers, positions, stored, nearest, means, calls = columns
+    numbers, positions, stored, nearest, means, calls, revised = columns
     tasks = _tasks(stored)
     counts = pc.list_value_length(tasks["instances"]).to_numpy()
     rows = len(ids)
@@ -97,6 +97,7 @@ def _accepted(
                 "recipe": pa.repeat(pa.scalar(round_.settings["recipe"], pa.string()), rows),
                 # Mostly a task is one row, and nothing has to move.
                 **{k: v if (counts == 1).all() else v.take(task_of) for k, v in of_task.items()},
+                "revisions": _revisions(revised, counts),
             },
         ),
     }
@@ -198,6 +199,19 @@ def _origin(
         "parents": told["shown"].take(first),
         "stages": pa.ListArray.from_arrays(_offsets(at), stages, type=arrow(kinds)),
     }
+
+
+def _revisions(texts: Sequence[str | None], counts: Any) -> Any:
+    """The column of what revisions made of each row, from JSON: for each task a list for each of its instances."""
+    kind = COLUMNS["provenance"]["revisions"]
+    names = list(kind[0])
+    rows: list[list[tuple[Any, ...]]] = []
+    for text, count in zip(texts, counts, strict=True):
+        found = json.loads(text) if text else [[]] * count
+        rows += [
+            [(*(one.get(name) for name in names[:-1]), one.get("shown", [])) for one in of_row] for of_row in found
+        ]
+    return _lists(kind, rows)
 
 
 def row_ids_of(tasks: Sequence[str]) -> list[str]:

@@ -125,6 +125,7 @@ def package(pool_file: Path, folder: Path) -> dict[str, float]:
     from selfinstruct_hub import release
     from selfinstruct_hub.config import CardSettings
     from selfinstruct_hub.pool import Pool
+    from selfinstruct_hub.rounds import editions
 
     imported = _peak()
     shards_alone = shards_cpu = 0.0
@@ -142,7 +143,7 @@ def package(pool_file: Path, folder: Path) -> dict[str, float]:
     release.shards.write = timed
     with Pool.open(pool_file, read_only=True) as pool:
         began, worked = time.perf_counter(), time.process_time()
-        release.freeze(folder, pool, pool.rounds()[0], CardSettings(), "made up")
+        release.freeze(folder, pool, editions(pool)[0], CardSettings(), "made up")
     took = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked, "shards": shards_alone}
     took["shards_cpu"] = shards_cpu
     return {**took, "imported": imported, "peak": _peak()}
