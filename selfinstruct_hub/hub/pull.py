@@ -31,6 +31,7 @@ from selfinstruct_hub.pool import FILE_NAME as POOL_FILE
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.release import read_manifest
 from selfinstruct_hub.release.verify import check
+from selfinstruct_hub.rounds import editions
 from selfinstruct_hub.workspace import MANIFEST
 
 SEEDS_FILE = "seeds.jsonl"
@@ -227,6 +228,7 @@ def _assemble(building: Path, folder: Path, manifest: Mapping[str, Any], name: s
         found = rebuild(pool, folder, manifest, repo=name, commit=commit)
         rounds = pool.rounds()
         tasks = sum(pool.accepted_count(round_.number) for round_ in rounds)
+        last = editions(pool)[-1].version
     if settings.seeds is not None:
         # A file of somebody's machine, or another dataset: the seeds that were used are here.
         rows = (json.dumps(seeds.as_row(task), ensure_ascii=False) for task in found)
@@ -237,7 +239,7 @@ def _assemble(building: Path, folder: Path, manifest: Mapping[str, Any], name: s
         repo=name,
         commit=commit,
         version=manifest["version"],
-        next_version=versions.next_round(rounds[-1].version),
+        next_version=versions.next_round(last),
         rounds=len(rounds),
         tasks=tasks,
         rows=manifest["rows"],

@@ -18,6 +18,7 @@ from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.pool.pulled import Pulled
 from selfinstruct_hub.records import (
+    COMPLETE,
     CONTAMINATED,
     PARAPHRASE,
     TOO_SIMILAR,
@@ -26,9 +27,11 @@ from selfinstruct_hub.records import (
     Decoding,
     Drop,
     Instance,
+    Lineage,
     Lost,
     Neighbour,
     Request,
+    Revision,
     Round,
     Similarity,
     Task,
@@ -38,7 +41,7 @@ from selfinstruct_hub.records import (
 _DRAWS_AT_A_TIME = 500
 _BY_NEARNESS = (TOO_SIMILAR, CONTAMINATED, PARAPHRASE)
 # What the manifest says of a round beyond its counts, models and cost.
-_PLACE = ("round", "version", "settings")
+_PLACE = ("round", "version", "settings", "revised")
 Row = Mapping[str, Any]
 Answers = list[tuple[Request, Completion]]
 
@@ -54,7 +57,9 @@ def rebuild(pool: Pool, folder: Path, manifest: Mapping[str, Any], *, repo: str,
         int(entry["round"]): {key: value for key, value in entry.items() if key not in _PLACE}
         for entry in manifest["rounds"]
     }
-    pool.set_pulled(Pulled(repo, commit, str(manifest["version"]), said))
+    revisions = [_revision(number, entry) for number, entry in enumerate(manifest.get("revisions", ()), start=1)]
+    pool.set_pulled(Pulled(repo, commit, str(manifest["version"]), said, len(revisions)))
+    pool.set_revisions(revisions)
     for entry in sorted(manifest["rounds"], key=lambda entry: int(entry["round"])):
         round_ = Round(
             number=entry["round"],
@@ -145,6 +150,8 @@ def _accepted(number: int, draw: int, position: int, rows: Sequence[Row], droppe
         task=Task(first["task_id"], first["instruction"], instances, first["is_classification"]),
         similarity=Similarity(nearest, first["mean_similarity"]),
         lost=lost,
+        # Releases of format 2 had no revisions.
+        revised=tuple(tuple(_lineage(one) for one in row.get("revisions") or ()) for row in rows),
     )
 
 
@@ -192,6 +199,24 @@ def _answers(number: int, draw: int, row: Row) -> Iterator[tuple[Request, Comple
                 endpoint_kind=row["endpoint_kind"],
             ),
         )
+
+
+def _lineage(one: Row) -> Lineage:
+    return Lineage(**{**one, "note": one["note"] or "", "shown": tuple(one["shown"] or ())})
+
+
+def _revision(number: int, entry: Mapping[str, Any]) -> Revision:
+    """A revision as it was published. How its rounds stood before was not."""
+    return Revision(
+        number=number,
+        version=entry["version"],
+        kind=entry["kind"],
+        after_round=entry["after_round"],
+        rounds=tuple(entry["rounds"]),
+        settings=entry["settings"],
+        state=COMPLETE,
+        changes=entry["changes"],
+    )
 
 
 def _seed(row: Row) -> Task:

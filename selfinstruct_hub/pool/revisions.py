@@ -80,6 +80,12 @@ class Revisions:
         ((last,),) = self._rows("SELECT coalesce(max(number), 0) FROM revisions")
         return int(last) + 1
 
+    def set_revisions(self, revisions: Sequence[Revision]) -> None:
+        """The revisions of a published version, which tells nothing of how its rounds stood before."""
+        with self._transaction() as db:
+            for revision in revisions:
+                _insert(db, revision)
+
     def begin_revision(self, revision: Revision, places: Sequence[Place] = ()) -> None:
         """Begins a revision: keeps how its rounds stand, and which places it is to change."""
         with self._transaction() as db:
@@ -100,7 +106,7 @@ class Revisions:
     ) -> None:
         """A whole revision, or nothing of it."""
         with self._transaction() as db:
-            _begin(db, revision, places)
+            _begin(db, replace(revision, state=OPEN), places)
             _change(db, revision.number, changes)
             _complete(db, revision.number, said)
 
@@ -110,7 +116,7 @@ class Revisions:
         """A whole revision that judges rounds anew, or nothing of it: the draws in place of those that stand.
         `said` is read after the last draw, so that it may be filled on the way."""
         with self._transaction() as db:
-            _begin(db, replace(revision, rounds=tuple(rounds)), ())
+            _begin(db, replace(revision, rounds=tuple(rounds), state=OPEN), ())
             for round_number, draws in rounds.items():
                 for table in ("failures", "verdicts", "draws"):
                     db.execute(f"DELETE FROM {table} WHERE round = ?", (round_number,))
@@ -259,15 +265,8 @@ def insert_draw(
 def _begin(db: sqlite3.Connection, revision: Revision, places: Sequence[Place]) -> None:
     ((opened,),) = db.execute("SELECT count(*) FROM revisions WHERE state = ?", (OPEN,)).fetchall()
     assert not opened, "one revision at a time"
-    db.execute(
-        "INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(revision.number, revision.version, revision.kind, revision.after_round, OPEN),
-            *(canonical_json(part) for part in (revision.settings, revision.asked, revision.changes)),
-        ),
-    )
+    _insert(db, revision)
     for round_number in revision.rounds:
-        db.execute("INSERT INTO revised_rounds VALUES (?, ?)", (revision.number, round_number))
         for table, columns in _COPIED.items():
             db.execute(
                 f"INSERT INTO past_{table} (revision, {columns}) SELECT ?, {columns} FROM {table} WHERE round = ?",
@@ -281,6 +280,18 @@ def _begin(db: sqlite3.Connection, revision: Revision, places: Sequence[Place]) 
             for p in places
         ],
     )
+
+
+def _insert(db: sqlite3.Connection, revision: Revision) -> None:
+    db.execute(
+        "INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(revision.number, revision.version, revision.kind, revision.after_round, revision.state),
+            *(canonical_json(part) for part in (revision.settings, revision.asked, revision.changes)),
+        ),
+    )
+    for round_number in revision.rounds:
+        db.execute("INSERT INTO revised_rounds VALUES (?, ?)", (revision.number, round_number))
 
 
 def _change(db: sqlite3.Connection, revision: int, changes: Sequence[Change]) -> None:

@@ -17,7 +17,7 @@ import yaml
 from selfinstruct_hub import assets, recipes
 from selfinstruct_hub.config import CardSettings
 from selfinstruct_hub.figures import counted
-from selfinstruct_hub.records import canonical_json, is_import
+from selfinstruct_hub.records import REGENERATE, REPLAY, REVIEW, TOP_UP, canonical_json, is_import
 from selfinstruct_hub.release import shards
 from selfinstruct_hub.release.page import samples
 from selfinstruct_hub.release.page.escaping import cell, code, fenced
@@ -38,6 +38,13 @@ _SIZES = (
     (100_000_000, "10M<n<100M"),
     (1_000_000_000, "100M<n<1B"),
 )
+# How a reader of the card hears of a revision.
+_HOW = {
+    REPLAY: "stored answers judged again",
+    REGENERATE: "{part}s written anew",
+    REVIEW: "reviewed by people",
+    TOP_UP: "filled up with further tasks",
+}
 # What the Hub takes for the id of a model on it.
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -113,6 +120,7 @@ def body(
         thresholds=list(dict.fromkeys(r["settings"]["novelty"]["threshold"] for r in manifest["rounds"])),
         kept_away=_spans(manifest, "decontamination", "against"),
         paraphrases=_spans(manifest, "paraphrases", "model"),
+        revisions=_revisions(manifest),
         configs=_configs(manifest),
         newest_round=manifest["rounds"][-1]["round"],
         newest_files=_newest_files(manifest),
@@ -225,7 +233,27 @@ def _metadata(manifest: Mapping[str, Any], settings: CardSettings, title: str) -
 
 
 def _models(manifest: Mapping[str, Any]) -> list[str]:
-    return sorted({model for round_ in manifest["rounds"] for model in round_["models"]})
+    asked = [*manifest["rounds"], *manifest.get("revisions", ())]
+    return sorted({model for one in asked for model in one["models"]})
+
+
+def _revisions(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each revision with what became of the rows of its rounds, by round."""
+    found = []
+    for one in manifest.get("revisions", ()):
+        rounds = sorted(one["changes"].items(), key=lambda item: int(item[0]))
+        counts = [
+            (
+                int(number_),
+                {
+                    **{name: said.get(name, 0) for name in ("won", "lost", "replaced")},
+                    "kept": Counter(said.get("kept", {})).most_common(),
+                },
+            )
+            for number_, said in rounds
+        ]
+        found.append({**one, "how": _HOW[one["kind"]].format(**one["settings"]), "rounds": counts})
+    return found
 
 
 def _configs(manifest: Mapping[str, Any]) -> dict[str, Any]:
