@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-compat check lint types bench clean
+.PHONY: help demo test test-compat test-survival check lint types bench clean
 
 help:
 	@echo "make demo    grow two rounds on the embedded model and load the release"
@@ -11,6 +11,8 @@ help:
 	@echo "make test    lint, type check and the whole test suite"
 	@echo "make test-compat"
 	@echo "             a release read by datasets 2.14 to 5.2, pandas, Polars and DuckDB"
+	@echo "make test-survival"
+	@echo "             200 kills of every command, each followed by a start that goes on"
 	@echo "make bench   the measurements quoted in the README"
 	@echo "make clean   remove .venv, .venv-compat and the demos"
 
@@ -41,6 +43,11 @@ test-compat: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python -m tests.compat.environments
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/compat/versions.py
+
+# KILLS=1000 for more of them.
+KILLS := 200
+test-survival: $(VENV)/.dev
+	$(BIN)/python -m tests.survival --kills $(KILLS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -29,10 +29,12 @@ from selfinstruct_hub.errors import (
     EndpointProtocolError,
     EndpointRefusedError,
     EndpointUnreachableError,
+    PoolError,
     RequestFailedError,
     SeedError,
     SelfInstructError,
 )
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import (
@@ -45,7 +47,8 @@ from selfinstruct_hub.records import (
     Completion,
     Decoding,
 )
-from selfinstruct_hub.workspace import Workspace
+from selfinstruct_hub.release import inventory
+from selfinstruct_hub.workspace import Workspace, is_release
 
 _LITTLE_DISK = 1 << 30  # bytes
 _PATIENCE = 60.0  # seconds for an answer, plus what its tokens may take
@@ -99,6 +102,8 @@ def examine(
             tell(Finding("workspace", True, f"{directory}: settings are well-formed"))
             tell(_checked("seeds", lambda: _seeds(settings, beside)))
             tell(_checked("pool", lambda: _pool(workspace)))
+            for finding in _releases(workspace):
+                tell(finding)
             if settings.decontamination.against or settings.paraphrases.model:
                 tell(_checked("gates", lambda: _gates(settings, beside)))
     tell(_disk(directory or Path()))
@@ -147,6 +152,7 @@ def _gates(settings: Settings, beside: Path) -> str:
 
 
 def _pool(workspace: Workspace) -> str:
+    workspace.check_pool_not_lost()
     if not workspace.pool_file.exists():
         return "none yet; `selfinstruct-hub grow` makes it"
     with Pool.open(workspace.pool_file, read_only=True) as pool:
@@ -155,6 +161,21 @@ def _pool(workspace: Workspace) -> str:
         tasks = sum(pool.accepted_count(round_.number) for round_ in rounds)
     with workspace.locked():
         return f"rounds: {len(rounds)}, accepted tasks: {tasks}, no damage found"
+
+
+def _releases(workspace: Workspace) -> Iterator[Finding]:
+    """Every release is read whole; a finding for each thing that is wrong with them."""
+    if not workspace.pool_file.exists() or not workspace.releases.is_dir():
+        return
+    try:
+        with Pool.open(workspace.pool_file, read_only=True) as pool:
+            found = list(inventory.problems(workspace.releases, pool, digests=True))
+    except PoolError:
+        return  # told as a finding of the pool
+    yield from (Finding("release", False, problem) for problem in found)
+    if not found:
+        whole = sum(is_release(folder) for folder in workspace.releases.iterdir())
+        yield Finding("releases", True, f"{counted(whole, 'release')}, every file as it was released")
 
 
 def _disk(path: Path) -> Finding:

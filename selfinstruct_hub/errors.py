@@ -6,6 +6,7 @@
         SeedError                  a seed file, or a dataset of seeds
         FormatError                a file to import, or one to export to
         DataFileError              a file or folder of rows to read or to write
+        ReviewError                a file that people edit, with what they decided
         WorkspaceError             a directory that is not what the command needs
       BadRowError                a row of such a file that has no instruction
       PoolError                  the pool cannot be used (newer version, damaged, locked, disk full)
@@ -57,6 +58,10 @@ class FormatError(UsageError):
 
 class DataFileError(UsageError):
     """A file or folder of rows that cannot be read or written; the message names file, row and field."""
+
+
+class ReviewError(UsageError):
+    """A file of a review that cannot be written or taken back; the message names file, row and field."""
 
 
 class WorkspaceError(UsageError):

@@ -207,7 +207,7 @@ def _entries(pool: Pool, format: str, with_seeds: bool) -> Iterator[Entry]:
                 texts[task.id] = task.instruction
             if task.instruction in filled and bool(task.instances) == (format == _INSTRUCTIONS):
                 continue
-            if verdict.candidate.extra:
+            if verdict.candidate.extra and not _is_reworded(task, verdict.candidate):
                 yield from _imported_entries(task, verdict.candidate, format)
             else:
                 yield _grown_entry(verdict, task, texts)
@@ -245,6 +245,11 @@ def _imported_entries(task: Task, candidate: Candidate, format: str) -> Iterator
     yield from islice(entries, 1) if format == _INSTRUCTIONS and not own else entries
 
 
+def _is_reworded(task: Task, candidate: Candidate) -> bool:
+    """Whether a review gave an imported task another instruction than its file has."""
+    return any(row["instruction"].strip() != task.instruction for row in candidate.extra["rows"])
+
+
 def _rows_that_stayed(task: Task, candidate: Candidate, own: bool) -> Iterator[Entry]:
     left: Counter[Instance] = Counter(task.instances)
     for row in candidate.extra["rows"]:
@@ -263,3 +268,8 @@ def _rows_that_stayed(task: Task, candidate: Candidate, own: bool) -> Iterator[E
                 bare=candidate.bare,
                 extra=row["extra"],
             ).keeping(kept)
+    # What a review or a new answer made of an instance stands in no row of the file.
+    if others := tuple((+left).elements()):
+        yield Entry(
+            instruction=task.instruction, instances=others, is_classification=task.is_classification, extra={}
+        )

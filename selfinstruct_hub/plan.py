@@ -6,12 +6,13 @@ Pure: settings and what the endpoint says of itself in, plain data out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from selfinstruct_hub import languages, recipes, sampling, versions
 from selfinstruct_hub.config import Settings
-from selfinstruct_hub.endpoint import Endpoint
+from selfinstruct_hub.endpoint import Endpoint, Limits
 from selfinstruct_hub.errors import SeedError
+from selfinstruct_hub.recipes import outputs
 from selfinstruct_hub.records import Decoding, Task, estimated_tokens
 
 # A model of a few hundred million parameters loses the thread of a long list.
@@ -39,6 +40,22 @@ _EMBEDDED_LATER_STEPS: dict[str, Any] = {
 # What a chat template adds: markers, and often a system message of the model's own.
 _TEMPLATE_TOKENS = 100
 _LATER_FRAME_TOKENS = 700  # a later prompt's own words, and the longest instruction it may be about
+
+# What `regenerate` writes anew: the outputs of rows, or their inputs and outputs.
+OUTPUT, INSTANCE = "output", "instance"
+# An output alone: of any length, and not greedy, since another one is wanted.
+_OUTPUTS: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "frequency_penalty": None}
+_EMBEDDED_OUTPUTS = {**_OUTPUTS, "frequency_penalty": 0.2}
+_OUTPUT_TOKENS, _EMBEDDED_OUTPUT_TOKENS = 1024, 250
+_OUTPUT_DEMONSTRATIONS, _EMBEDDED_OUTPUT_DEMONSTRATIONS = 8, 4
+
+
+class Told(Protocol):
+    """What an endpoint tells of itself that decides how it is asked."""
+
+    embedded: bool
+    chat: bool
+    limits: Limits
 
 
 def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
@@ -78,7 +95,7 @@ def resolve(settings: Settings, endpoint: Endpoint) -> dict[str, Any]:
         },
         "decoding": {**settings.decoding.model_dump(), **sampling_, "max_new_tokens": max_new_tokens},
     }
-    if len(recipe.stages) > 1:
+    if recipe.later_steps:
         resolved["options"] = _later_steps(settings, endpoint, sampling_["frequency_penalty"])
     return resolved
 
@@ -116,7 +133,7 @@ def _chosen(value: Any, auto: Any) -> Any:
     return auto if value == "auto" else value
 
 
-def _room(endpoint: Endpoint, max_new_tokens: int, frame: int) -> int | None:
+def _room(endpoint: Told, max_new_tokens: int, frame: int) -> int | None:
     """Tokens that a prompt has for demonstrations; None where the endpoint tells no bound."""
     context = endpoint.limits.max_total_tokens
     if not context:
@@ -125,7 +142,7 @@ def _room(endpoint: Endpoint, max_new_tokens: int, frame: int) -> int | None:
     return max(0, min(context - max_new_tokens, endpoint.limits.max_input_tokens or context) - frame)
 
 
-def _later_steps(settings: Settings, endpoint: Endpoint, frequency_penalty: float | None) -> dict[str, Any]:
+def _later_steps(settings: Settings, endpoint: Told, frequency_penalty: float | None) -> dict[str, Any]:
     natural = _EMBEDDED_LATER_STEPS if endpoint.embedded else _LATER_STEPS
     own = settings.self_instruct
     new_tokens = _chosen(own.instance_max_new_tokens, natural["instance_max_new_tokens"])
@@ -141,6 +158,51 @@ def _later_steps(settings: Settings, endpoint: Endpoint, frequency_penalty: floa
         "instance_max_new_tokens": new_tokens,
         "instance_temperature": _chosen(own.instance_temperature, natural["instance_temperature"]),
         "instance_frequency_penalty": frequency_penalty,
+    }
+
+
+def regeneration(settings: Settings, endpoint: Told, part: str) -> dict[str, Any]:
+    """What decides the rows that a revision writes anew, with every `auto` resolved: `decoding`, how many seeds are
+    `shown`, and the tokens that they have (`room`, None: no bound). New instances are asked for as in Self-Instruct's
+    third step; `decoding` of the settings is for outputs.
+
+    Raises ConfigError for a language that nobody knows the name of.
+    """
+    own, embedded, limits = settings.decoding, endpoint.embedded, endpoint.limits
+    longest = settings.demonstrations.max_characters
+    common = {
+        **{key: value for key, value in judging(settings).items() if key not in ("novelty", "columns")},
+        "part": part,
+        "seed": settings.seed,
+        "chat": endpoint.chat,
+        "grammar": embedded if settings.grammar == "auto" else settings.grammar == "on",
+        "max_characters": None if isinstance(longest, str) else longest,
+    }
+    if part == INSTANCE:
+        penalty = _sampling(settings, recipes.named("self-instruct"), embedded=embedded)["frequency_penalty"]
+        steps = _later_steps(settings, endpoint, penalty)
+        decoding = {
+            "max_new_tokens": steps["instance_max_new_tokens"],
+            "temperature": steps["instance_temperature"],
+            "frequency_penalty": penalty,
+        }
+        shown = {kind: steps[f"{kind}_demonstrations"] for kind in ("label_first", "input_first")}
+        return {**common, "decoding": decoding, "shown": shown, "room": steps["instance_room"]}
+    natural = _EMBEDDED_OUTPUTS if embedded else _OUTPUTS
+    most = _EMBEDDED_OUTPUT_TOKENS if embedded else _OUTPUT_TOKENS
+    most = min(most, limits.max_total_tokens // 2) if limits.max_total_tokens else most
+    max_new_tokens = _chosen(own.max_new_tokens, most)
+    shown_now = _EMBEDDED_OUTPUT_DEMONSTRATIONS if embedded else _OUTPUT_DEMONSTRATIONS
+    language = languages.of(settings.language, settings.language_name)
+    return {
+        **common,
+        "decoding": {
+            **own.model_dump(),
+            **{name: _chosen(getattr(own, name), value) for name, value in natural.items()},
+            "max_new_tokens": max_new_tokens,
+        },
+        "shown": {"output": _chosen(settings.demonstrations.human, shown_now)},
+        "room": _room(endpoint, max_new_tokens, outputs.frame(language, endpoint.chat)),
     }
 
 

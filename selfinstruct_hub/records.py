@@ -24,12 +24,16 @@ IMPORT = "import"
 REQUEST_REFUSED = "request_refused"
 # Why it ends where a request about it alone was tried as often as is allowed and never answered.
 REQUEST_FAILED = "request_failed"
+# Why it ends where a replay needs an answer that nobody had asked for: a rule was in the way then.
+NEVER_ASKED = "never_asked"
 
 # Why a candidate ends that is too near to something: a seed or an accepted task by ROUGE-L, a text of an
 # evaluation set by ROUGE-L, a seed or an accepted task by meaning.
 TOO_SIMILAR = "too_similar"
 CONTAMINATED = "contaminated"
 PARAPHRASE = "paraphrase"
+# Why a row or a task ends that a person took out.
+REJECTED_BY_REVIEWER = "rejected_by_reviewer"
 
 # Why a try failed that another one may mend.
 OVERLOADED = "overloaded"  # 429
@@ -49,9 +53,13 @@ def estimated_tokens(text: str) -> int:
     return -(-len(text) // CHARACTERS_PER_TOKEN) + len(text.encode()) - len(text)
 
 
+# Made once: it is asked for many times for every candidate.
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
 def canonical_json(value: Any) -> str:
     """`value` as JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _CANONICAL.encode(value)
 
 
 def digest(*parts: Any) -> str:

@@ -12,12 +12,14 @@ from selfinstruct_hub.config import Settings, flatten, publishable
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import Spent
 from selfinstruct_hub.errors import PoolError, UsageError
+from selfinstruct_hub.figures import counted
 from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.plan import demonstration_seeds, resolve
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import COMPLETE, REGENERATE, TOP_UP, Revision, Round, is_import
 
 Notice = Callable[[str], None]
+_REVISION_SECONDS = "revision_seconds"  # a fact of the pool: what the open revision has taken
 
 
 def next_round(
@@ -198,6 +200,54 @@ def unfinished(revision: Revision) -> str:
         f"{revision.version} was begun and is not finished: `selfinstruct-hub {command}` goes on with it, "
         f"`selfinstruct-hub {command} --abandon` puts everything back to how it was"
     )
+
+
+def abandon(pool: Pool, kind: str) -> Revision:
+    """Puts everything back to how it was before the open revision of `kind`, which is returned.
+
+    Raises PoolError where none is open, or one of another kind.
+    """
+    revision = pool.open_revision()
+    if revision is None:
+        raise PoolError(f"{pool.path}: nothing was begun that is not finished, so there is nothing to put back")
+    if revision.kind != kind:
+        raise PoolError(f"{pool.path}: {unfinished(revision)}")
+    pool.abandon_revision(revision.number)
+    return revision
+
+
+def noted_seconds(pool: Pool, revision: int) -> float:
+    """What revision number `revision` has taken so far, every start of it included."""
+    saved = json.loads(pool.meta(_REVISION_SECONDS) or "{}")
+    return float(saved.get(str(revision), 0.0))
+
+
+def is_noted(pool: Pool, revision: int) -> bool:
+    """Whether the command that made revision number `revision` has not come to its end."""
+    return str(revision) in json.loads(pool.meta(_REVISION_SECONDS) or "{}")
+
+
+def note_seconds(pool: Pool, revision: int, seconds: float | None) -> None:
+    """Keeps that; None forgets it."""
+    saved = None if seconds is None else json.dumps({str(revision): round(seconds, 1)})
+    pool.set_meta(_REVISION_SECONDS, saved)
+
+
+def short(pool: Pool) -> dict[int, int]:
+    """How many tasks complete rounds have lost since they were complete, by round; imported ones have no model
+    that could bring others."""
+    missing = {
+        round_.number: round_.wanted - pool.accepted_count(round_.number)
+        for round_ in grown(pool)
+        if round_.complete
+    }
+    return {number: count for number, count in missing.items() if count > 0}
+
+
+def told_short(missing: Mapping[int, int]) -> str:
+    """What `short` found, in words."""
+    parts = [f"round {number} is {counted(count, 'task')} short" for number, count in missing.items()]
+    return ", ".join(parts)
 
 
 def grown(pool: Pool) -> list[Round]:

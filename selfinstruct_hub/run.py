@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from selfinstruct_hub import events, release, saturation
+from selfinstruct_hub import release, saturation
 from selfinstruct_hub.config import Settings
-from selfinstruct_hub.endpoint.budget import MAX_TIME, Budget, check_prices
-from selfinstruct_hub.endpoint.connect import opened
-from selfinstruct_hub.grow import INTERRUPT, SATURATION, Observe, Progress, RoundOutcome, grow_round
+from selfinstruct_hub.endpoint.budget import check_prices
+from selfinstruct_hub.grow import INTERRUPT, SATURATION, RoundOutcome, grow_round
 from selfinstruct_hub.interrupts import Interrupts
 from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.rounds import Run, check_no_revision, editions, grown, next_round
+from selfinstruct_hub.release import inventory
+from selfinstruct_hub.rounds import Run, check_no_revision, editions, grown, next_round, short, told_short
+from selfinstruct_hub.working import Bounds, Finished, Hooks, at_work
 from selfinstruct_hub.workspace import Workspace
 
-_SECONDS_BETWEEN_NOTES = 10.0  # of the time that a run has taken, for a start after a crash
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A round that `grow` worked on; `release` is None where it was stopped before it was complete."""
-
-    outcome: RoundOutcome
-    release: Path | None
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the caller wants to hear while a run goes on."""
-
-    report: events.Report = events.ignore
-    observe: Observe = lambda progress: None
-    notice: Callable[[str], None] = lambda text: None
-    finished: Callable[[Finished], None] = lambda finished: None
+__all__ = ["Finished", "Hooks", "grow", "package_complete_rounds", "saturated"]
 
 
 def grow(
@@ -71,25 +50,17 @@ def grow(
         for result in results:
             hooks.finished(result)
         run = Run.resumed(pool, rounds)
+        bounds = Bounds(max_requests, max_tokens, max_seconds, max_cost)
         if run.rounds_left(pool) and (stopped := saturated(workspace, pool, settings)):
             results.append(stopped)
         elif run.rounds_left(pool):
-
-            def budget() -> Budget:
-                return Budget(
-                    max_requests=max_requests,
-                    max_tokens=max_tokens,
-                    max_seconds=max_seconds,
-                    max_cost=max_cost,
-                    prices=settings.prices,
-                    spent=run.spent(pool),
-                )
-
+            if missing := short(pool):
+                hooks.notice(f"{told_short(missing)}: `selfinstruct-hub grow DIR --top-up` fills what is missing")
             gates = Gates.opened(settings, workspace.path.absolute())
             if gates.sets is not None:
                 files = ", ".join(Path(file).name for file in gates.sets.counts)
                 hooks.notice(f"no task may be near to the {len(gates.sets):,} texts of {files}")
-            growing = _Growing(workspace, settings, pool, gates, run, budget, hooks)
+            growing = _Growing(workspace, settings, pool, gates, run, bounds, hooks)
             results += Interrupts().run(growing.rounds)
         if not run.rounds_left(pool):
             run.end(pool)
@@ -109,75 +80,52 @@ class _Growing:
         pool: Pool,
         gates: Gates,
         run: Run,
-        budget: Callable[[], Budget],
+        bounds: Bounds,
         hooks: Hooks,
     ) -> None:
-        """`budget` makes the run's budget; its clock runs from then on."""
         self._workspace = workspace
         self._settings = settings
         self._pool = pool
         self._gates = gates
         self._run = run
-        self._budget = budget
+        self._bounds = bounds
         self._hooks = hooks
-        self._retries: Counter[str] = Counter()
-        self._noted = time.monotonic()
 
     async def rounds(self, interrupts: Interrupts) -> list[Finished]:
         """The rounds that are left, until one is stopped."""
         settings, pool = self._settings, self._pool
         results: list[Finished] = []
-        async with opened(settings.endpoint, self._report) as endpoint:
-            budget = self._budget()
-
-            def finish() -> None:
-                budget.stop(INTERRUPT)
-                endpoint.stop(INTERRUPT)
-                seconds, count = settings.endpoint.finish_seconds, endpoint.in_flight
-                waits = f"finishing {count} in flight, {seconds:.0f} s at most; " if count else ""
-                self._hooks.notice(f"interrupted: {waits}once more stops at once")
-
-            def observe(progress: Progress) -> None:
-                if time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES:
-                    self._note_time(budget)
-                self._hooks.observe(progress)
-
-            # What pauses before another try is not asked for again when the time is up.
-            alarm = None
-            if (seconds_left := budget.left.seconds) != float("inf"):
-                alarm = asyncio.get_running_loop().call_later(seconds_left, endpoint.stop, MAX_TIME)
-            try:
-                with interrupts.finishing(finish, settings.endpoint.finish_seconds):
-                    while (left := self._run.rounds_left(pool)) and not interrupts.requested:
-                        if stopped := saturated(self._workspace, pool, settings):
-                            results.append(stopped)
-                            break
-                        round_ = next_round(
-                            pool, settings, endpoint, settings.tasks, self._hooks.notice, self._gates
-                        )
-                        outcome = await grow_round(
-                            pool,
-                            round_,
-                            endpoint,
-                            budget=budget,
-                            observe=observe,
-                            gates=self._gates,
-                            report=self._report,
-                            max_barren=settings.max_barren_requests,
-                            max_failed_share=settings.endpoint.max_failed_share,
-                            stall=settings.endpoint.stall,
-                            finish_seconds=settings.endpoint.finish_seconds,
-                            later=(left - 1) * settings.tasks,
-                            retries=self._retries,
-                        )
-                        results.append(self._frozen(outcome))
-                        self._hooks.finished(results[-1])
-                        if outcome.limit is not None:
-                            break
-            finally:
-                if alarm is not None:
-                    alarm.cancel()
-                self._note_time(budget)
+        async with at_work(
+            settings,
+            self._hooks,
+            interrupts,
+            budget=lambda: self._bounds.budget(settings, self._run.spent(pool)),
+            note_seconds=lambda seconds: self._run.note_seconds(pool, seconds),
+        ) as desk:
+            while (left := self._run.rounds_left(pool)) and not interrupts.requested:
+                if stopped := saturated(self._workspace, pool, settings):
+                    results.append(stopped)
+                    break
+                round_ = next_round(pool, settings, desk.endpoint, settings.tasks, self._hooks.notice, self._gates)
+                outcome = await grow_round(
+                    pool,
+                    round_,
+                    desk.endpoint,
+                    budget=desk.budget,
+                    observe=desk.observe,
+                    gates=self._gates,
+                    report=desk.report,
+                    max_barren=settings.max_barren_requests,
+                    max_failed_share=settings.endpoint.max_failed_share,
+                    stall=settings.endpoint.stall,
+                    finish_seconds=settings.endpoint.finish_seconds,
+                    later=(left - 1) * settings.tasks,
+                    retries=desk.retries,
+                )
+                results.append(self._frozen(outcome))
+                self._hooks.finished(results[-1])
+                if outcome.limit is not None:
+                    break
         if interrupts.requested and self._run.rounds_left(pool) and results and results[-1].outcome.limit is None:
             # Between two rounds: nothing was in flight.
             results.append(Finished(replace(results[-1].outcome, limit=INTERRUPT), None))
@@ -189,15 +137,6 @@ class _Growing:
         place, name = self._workspace.releases, self._workspace.name
         edition = editions(self._pool)[-1]
         return Finished(outcome, release.freeze(place, self._pool, edition, self._settings.card, name))
-
-    def _report(self, event: events.Event) -> None:
-        if isinstance(event, events.Retried):
-            self._retries[event.reason] += 1
-        self._hooks.report(event)
-
-    def _note_time(self, budget: Budget) -> None:
-        self._noted = time.monotonic()
-        self._run.note_seconds(self._pool, budget.spent.seconds)
 
 
 def saturated(workspace: Workspace, pool: Pool, settings: Settings) -> Finished | None:
@@ -224,7 +163,10 @@ def _complete_as_it_is(pool: Pool, settings: Settings) -> None:
 
 def package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings) -> list[Finished]:
     """Packages rounds and revisions that were complete when an earlier start died; returns those that had no
-    release. What was pulled has its own where it came from."""
+    release. What was pulled has its own where it came from.
+
+    Raises ReleaseError where a release is not what was released, as far as a glance tells."""
+    inventory.check(workspace.releases, pool)
     packaged = []
     source = pool.pulled()
     for edition in editions(pool):

@@ -57,6 +57,11 @@ def request_seed(seed: int, round_number: int, request_number: int, call: int) -
     return rng_of(seed, round_number, request_number, f"call {call}").getrandbits(31)
 
 
+def revision_seed(seed: int, revision: int, item: int, call: int) -> int:
+    """The same for a request of a revision."""
+    return rng_of(seed, revision, item, f"revision call {call}").getrandbits(31)
+
+
 def length(task: Task) -> int:
     """Characters that showing `task` costs: its instruction and its first instance."""
     return len(_shown(task))

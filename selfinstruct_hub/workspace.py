@@ -9,19 +9,24 @@ Knows the layout; decides nothing about rounds or rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from selfinstruct_hub import assets, config, seeds
-from selfinstruct_hub.errors import PoolError, WorkspaceBusyError, WorkspaceError
+from selfinstruct_hub import assets, config, recipes, seeds
+from selfinstruct_hub.errors import ConfigError, PoolError, WorkspaceBusyError, WorkspaceError
 from selfinstruct_hub.pool import FILE_NAME as POOL_FILE
 from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.pool.file import check_not_lost
+from selfinstruct_hub.records import Round, is_import
 
 MANIFEST = "manifest.json"  # written last, so a folder that has one is a whole release
+SEEDS_FILE = "seeds.jsonl"  # of a workspace that was made out of a release: the seeds that are in it
 _LOCK_FILE = ".lock"
 _ASKED_OF_HUB = "seeds_asked_of_hub"  # a fact of the pool: see `seeds.asked_of_hub`
 
@@ -38,9 +43,24 @@ class Workspace:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, settings: config.Settings) -> Workspace:
-        """A new workspace in `path`, which must not exist or be empty. Raises WorkspaceError otherwise, and
-        SeedError where the settings' seeds cannot be used."""
+    def create(
+        cls,
+        path: Path | str,
+        settings: config.Settings | None = None,
+        *,
+        own_seeds: Sequence[Mapping[str, Any]] = (),
+        **values: Any,
+    ) -> Workspace:
+        """A new workspace in `path`, which must not exist or be empty. `values` are laid over the settings:
+        `tasks=50`, `endpoint={"url": "http://gpu:8080"}`. `own_seeds` are rows of a seed file, which is written
+        beside the settings as SEEDS_FILE.
+
+        Raises WorkspaceError for a path that is taken, ConfigError for a setting, SeedError where the settings'
+        seeds cannot be used."""
+        path = Path(path)
+        settings = settings or config.Settings()
+        if values:
+            settings = config.with_values(settings, values)
         if assets.is_taken(path.absolute().name):
             raise WorkspaceError(
                 f"{path}: {assets.SCRIPT} is a file of every release, and `datasets` would run it or refuse to "
@@ -57,13 +77,22 @@ class Workspace:
                 raise WorkspaceError(f"{path}: is not empty; name a new or empty directory")
         except OSError as error:
             raise WorkspaceError(f"{path}: cannot be used ({error.strerror})") from None
-        seeds.load(settings, path.absolute())
+        if not own_seeds:
+            seeds.load(settings, path.absolute())
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if own_seeds:
+                rows = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in own_seeds)
+                (path / SEEDS_FILE).write_text(rows, encoding="utf-8")
             (path / config.FILE_NAME).write_text(config.render(settings), encoding="utf-8")
         except OSError as error:
             raise WorkspaceError(f"{path}: cannot be written ({error.strerror})") from None
         return cls(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Workspace:
+        """The workspace in `path`. Raises WorkspaceError where there is none."""
+        return cls.at(Path(path))
 
     @classmethod
     def at(cls, path: Path) -> Workspace:
@@ -98,9 +127,35 @@ class Workspace:
         """Whether `version` is frozen."""
         return is_release(self.releases / version)
 
+    def check_pool_not_lost(self) -> None:
+        """Raises PoolError where the pool is missing that was there: none is begun anew below what was made of
+        it."""
+        check_not_lost(self.pool_file)
+        if not self.pool_file.exists() and self.releases.is_dir():
+            released = sorted(place.name for place in self.releases.iterdir() if is_release(place))
+            if released:
+                raise PoolError(
+                    f"{self.pool_file}: is missing, and {self.releases} has {', '.join(released)} that were made "
+                    "of it; restore it from a backup, or move them away to begin anew"
+                )
+
     def settings(self) -> config.Settings:
         """The settings as they stand in the file."""
         return config.load(self.path / config.FILE_NAME)
+
+    def _check_recipe(self, round_: Round) -> None:
+        """Whoever goes on with a workspace needs the recipes of its rounds, for their requests and for the
+        card."""
+        name = round_.settings["recipe"]
+        if is_import(round_.settings):
+            return
+        try:
+            recipes.named(name)
+        except ConfigError:
+            raise WorkspaceError(
+                f"{self.path}: round {round_.number} was grown with the recipe `{name}`, which is not known here; "
+                f"{config.REGISTER}"
+            ) from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -127,9 +182,14 @@ class Workspace:
         changed since the first answer, or another dataset is named.
         """
         beside = self.path.absolute()
+        self.check_pool_not_lost()
         pool = Pool.open(self.pool_file) if self.pool_file.exists() else None
         try:
+            if pool is not None:
+                pool.glance()
             rounds = pool.rounds() if pool is not None else []
+            for round_ in rounds:
+                self._check_recipe(round_)
             answered = any(r.complete or (pool is not None and not pool.is_untouched(r.number)) for r in rounds)
             if answered and rounds[0].settings["language"].casefold() != settings.language.casefold():
                 raise WorkspaceError(

@@ -74,6 +74,7 @@ def test_init_grow_status(tmp_path: Path) -> None:
     assert "dropped because" in done.stdout
     found = json.loads(command("status", tmp_path / "w", "--json").stdout)
     keys = ["recipe", "language", "seeds", "tasks", "rows", "versions", "rounds"]
+    keys += ["revisions", "unfinished", "problems"]
     assert list(found) == keys
     assert (found["tasks"], found["versions"]) == (10, ["v1.0.0", "v1.1.0"])
     contract = {"round", "version", "tasks", "rows", "requests", "completions", "candidates", "drops", "tokens"}
@@ -435,7 +436,7 @@ def test_mistakes(name: str, space: Path) -> None:
     assert expected in said(done)
     assert done.returncode == code
     if before is not None:
-        assert {p.name for p in space.iterdir()} - set(before) <= {".lock", "pool.sqlite3"}
+        assert {p.name for p in space.iterdir()} - set(before) <= {".lock", "pool.sqlite3", "pool.sqlite3-commits"}
 
 
 def test_fewer_seeds_than_demonstrations(space: Path) -> None:
@@ -924,11 +925,8 @@ def test_choices_are_those_that_there_are() -> None:
     from selfinstruct_hub.cli import choices as cli
 
     assert sorted(cli.FORMAT_NAMES) == sorted(formats.NAMES)
-    for choice, section, name in (
-        (cli.RECIPES, config.Settings, "recipe"),
-        (cli.APIS, config.EndpointSettings, "api"),
-    ):
-        assert choice == get_args(section.model_fields[name].annotation)
+    assert config.RECIPES == cli.RECIPES
+    assert get_args(config.EndpointSettings.model_fields["api"].annotation) == cli.APIS
     others = {"config", "split", "revision", "limit"}
     assert [name for name in config.SeedDataset.model_fields if name not in others] == [*cli.SEED_COLUMNS]
 

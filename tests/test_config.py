@@ -56,7 +56,7 @@ def test_the_written_file_holds_every_setting_and_reads_back(tmp_path: Path) -> 
         ("card: {license: 2024-13-01}", "a value in it cannot be read"),
         ("tasks: " + "9" * 5000, "a value in it cannot be read"),
         ("tasks: " + "[" * 3000, "a value in it cannot be read"),
-        ("recipe: magic", "`recipe`: expected 'alpaca' or 'self-instruct', got 'magic'"),
+        ("recipe: magic", "`recipe`: expected 'alpaca' or 'self-instruct' (a recipe of your own is"),
         ("endpoint: {url: gpu:8080}", "`endpoint.url`: expected a URL such as http://127.0.0.1:8080"),
         ("filters: {min_words: 9, max_words: 3}", "min_words is above max_words"),
         ("tasks: 0\nseed: -1", "(and 1 more)"),

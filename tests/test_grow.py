@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from selfinstruct_hub import config, events, grow, run
+from selfinstruct_hub import config, events, run
 from selfinstruct_hub.endpoint import failures
 from selfinstruct_hub.errors import (
     SeedError,
@@ -23,6 +23,7 @@ from selfinstruct_hub.errors import (
     WorkspaceBusyError,
     WorkspaceError,
 )
+from selfinstruct_hub.grow import Progress
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import estimated_tokens
 from selfinstruct_hub.release import read_manifest
@@ -375,7 +376,8 @@ def test_a_death_while_the_pool_is_made_leaves_nothing_in_the_way(tmp_path: Path
         (space.path / "pool.sqlite3.new").write_bytes(b"half")
         (space.path / "pool.sqlite3.new-wal").write_bytes(b"half")
         run.grow(space, settings)
-    assert {p.name for p in space.path.iterdir()} == {".lock", "pool.sqlite3", "releases", "selfinstruct.yaml"}
+    pool = {"pool.sqlite3", "pool.sqlite3-commits"}
+    assert {p.name for p in space.path.iterdir()} == {".lock", *pool, "releases", "selfinstruct.yaml"}
 
 
 def test_a_request_that_fails_for_good_is_recorded_and_the_round_goes_on(
@@ -481,7 +483,7 @@ def test_a_slow_answer_holds_nothing_up_but_its_verdict(tmp_path: Path) -> None:
     """Judging waits for the first draw; asking does not."""
     with running(Server(delay=lambda n: 2.0 if n == 0 else 0.01)) as server:
         space, settings = workspace(tmp_path / "w", server, tasks=600, **{"endpoint.concurrency": 2})
-        observed: list[grow.Progress] = []
+        observed: list[Progress] = []
         run.grow(space, settings, hooks=run.Hooks(observe=lambda p: observed.append(replace(p))))
     waiting = [progress for progress in observed if progress.judged == 0]
     assert waiting[-1].requests > 30

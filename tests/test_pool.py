@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +19,7 @@ import pytest
 
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.pool.schema import SCHEMA_VERSION
+from selfinstruct_hub.pool.schema import MIGRATIONS, SCHEMA_VERSION
 from selfinstruct_hub.records import (
     Candidate,
     Completion,
@@ -344,3 +346,293 @@ def test_an_open_round_of_format_1_goes_on_as_a_new_major_version(tmp_path: Path
         hotter = config.with_overrides(asked, {"decoding.temperature": 0.3})
         next_round(pool, hotter, endpoint, 9, said.append)
     assert "(decoding.temperature)" in said[0]
+
+
+# What a death, a lost file or a failing disk leaves behind.
+
+
+def killed_pool(path: Path) -> Path:
+    """A pool whose process was killed: what it stored last is in its log only."""
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        from selfinstruct_hub.pool import Pool
+        from tests.test_pool import ROUND, SEED, answer, request
+        pool = Pool.create(Path(sys.argv[1]))
+        pool.set_seeds([SEED], "print")
+        pool.begin_round(ROUND)
+        pool._rows("PRAGMA wal_checkpoint")
+        for number in range(5):
+            pool.add_completion(request(number), answer("x" * 3000))
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    path.parent.mkdir()
+    subprocess.run([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parents[1], check=False)
+    return path
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return killed_pool(tmp_path_factory.mktemp("killed") / "w" / "pool.sqlite3")
+
+
+@pytest.fixture
+def left(killed: Path, tmp_path: Path) -> Path:
+    """A copy of a killed process's files that a test may change."""
+    shutil.copytree(killed.parent, tmp_path / "left")
+    return tmp_path / "left" / "pool.sqlite3"
+
+
+def cut(path: Path, share: float) -> None:
+    with path.open("rb+") as file:
+        file.truncate(int(path.stat().st_size * share))
+
+
+def spoilt(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize(
+    ("what", "missing"),
+    [
+        (lambda path: beside(path, "-wal").unlink(), 5),
+        (lambda path: beside(path, "-wal").write_bytes(b""), 5),
+        (lambda path: cut(beside(path, "-wal"), 0.5), None),
+        (lambda path: spoilt(beside(path, "-wal")), None),
+        (lambda path: path.write_bytes(b"") or beside(path, "-commits").write_text("no number"), 0),
+    ],
+    ids=["log removed", "log emptied", "log cut", "log spoilt", "pool emptied"],
+)
+def test_a_log_that_was_cut_is_noticed(left: Path, read_only: bool, what: Any, missing: int | None) -> None:
+    what(left)
+    kept = {place.name: place.read_bytes() for place in left.parent.iterdir() if "-shm" not in place.name}
+    with pytest.raises(PoolError) as error:
+        Pool.open(left, read_only=read_only)
+    said = str(error.value)
+    assert "\n" not in said
+    if missing == 0:
+        assert "not a pool" in said
+        return
+    (number,) = re.findall(r"(\d+) of its 8 transactions are missing", said) or [0]
+    assert int(number) == missing if missing else 0 < int(number) < 6
+    assert "restore pool.sqlite3, pool.sqlite3-wal and pool.sqlite3-commits from one backup" in said
+    # Whoever has a copy of the log can still put it back: nothing was tidied up.
+    assert kept == {place.name: place.read_bytes() for place in left.parent.iterdir() if "-shm" not in place.name}
+    beside(left, "-commits").unlink()  # as it says
+    with Pool.open(left, read_only=read_only) as pool:
+        pool.check()
+        assert pool.cost(1)[0] < 5
+
+
+def test_a_log_that_is_whole_is_taken_up(left: Path) -> None:
+    with Pool.open(left, read_only=True) as pool:
+        assert pool.cost(1)[0] == 5
+    with Pool.open(left) as pool:
+        assert pool.cost(1)[0] == 5
+        pool.add_completion(request(9), answer())
+    assert int(beside(left, "-commits").read_text()) == 9
+    assert {place.name for place in left.parent.iterdir()} == {"pool.sqlite3", "pool.sqlite3-commits"}
+
+
+def test_a_pool_without_its_small_file_is_as_good_as_any(left: Path) -> None:
+    """A copied folder, an older program's pool, a small file that a power cut has spoilt or that stayed behind."""
+    for content in (None, b"", b"\0" * 21, f"{3:020d}\n".encode()):
+        beside(left, "-commits").unlink(missing_ok=True)
+        if content is not None:
+            beside(left, "-commits").write_bytes(content)
+        with Pool.open(left) as pool:
+            counted = int(pool.meta("commits") or 0)
+            pool.set_meta("a", "b")
+        assert int(beside(left, "-commits").read_text()) == counted + 1
+
+
+def test_an_older_copy_in_place_of_the_pool_is_noticed(pool: Pool) -> None:
+    pool.close()
+    old = pool.path.read_bytes()
+    with Pool.open(pool.path) as again:
+        again.add_completion(request(0), answer())
+    pool.path.write_bytes(old)
+    with pytest.raises(PoolError, match="1 of its 4 transactions are missing"):
+        Pool.open(pool.path)
+
+
+def test_a_pool_that_is_missing_is_not_begun_anew(pool: Pool) -> None:
+    pool.close()
+    pool.path.unlink()
+    for call in (Pool.open, Pool.create):
+        with pytest.raises(PoolError, match=r"is missing, and pool\.sqlite3-commits says that it was .* 3 times"):
+            call(pool.path)
+    beside(pool.path, "-commits").unlink()
+    Pool.create(pool.path).close()
+
+
+def test_what_is_rolled_back_is_not_counted(pool: Pool) -> None:
+    before = pool.meta("commits")
+    first, second, _ = verdicts(0)
+    with pytest.raises(sqlite3.IntegrityError):
+        pool.add_draw(1, 0, [first, second, first])
+    assert pool.meta("commits") == before
+    assert int(beside(pool.path, "-commits").read_text()) == int(before or 0)
+
+
+def glanced(path: Path) -> str:
+    """What a glance says of a pool."""
+    try:
+        with Pool.open(path) as pool:
+            pool.glance()
+    except PoolError as error:
+        return str(error)
+    return ""
+
+
+def test_damaged_pages_are_found_at_a_glance(pool: Pool) -> None:
+    for number in range(40):
+        pool.add_completion(request(number), answer("x" * 2000))
+    pool.close()
+    whole = pool.path.read_bytes()
+    found = 0
+    pages = len(whole) // 4096
+    for page in range(1, pages):
+        content = bytearray(whole)
+        content[4096 * page : 4096 * page + 64] = os.urandom(64)
+        pool.path.write_bytes(content)
+        found += bool(re.search("damaged", glanced(pool.path)))
+    # What is not found are texts in the middle of a long one, which SQLite knows nothing of.
+    assert found > 0.9 * (pages - 1)
+
+
+def test_a_stored_text_that_is_no_json_is_damage(pool: Pool) -> None:
+    pool.add_draw(1, 0, verdicts(0))
+    pool._rows("UPDATE verdicts SET candidate = '{\"instruction\": ' WHERE position = 0")
+    with pytest.raises(PoolError, match="damaged"):
+        list(pool.verdicts(1))
+
+
+# Older formats. Each is made of the one before, as its own program did.
+
+
+def pool_of_format(path: Path, version: int) -> None:
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(FORMAT_1)
+    for number in range(1, version):
+        old.executescript(MIGRATIONS[number])
+    old.execute(f"PRAGMA user_version = {version}")
+    old.close()
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+def test_every_older_format_becomes_todays(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "pool.sqlite3"
+    pool_of_format(path, version)
+    whole = path.read_bytes()
+    with Pool.open(path, read_only=True) as pool:
+        assert [task.instruction for task in pool.tasks(1)] == ["Name it."]
+        before = pool.counts(1)
+    assert path.read_bytes() == whole
+    with Pool.open(path) as pool:
+        pool.check()
+        assert pool.counts(1) == before
+        assert pool.revisions() == []
+        assert pool.cost(1) == (1, 1, 2)
+        pool.add_completion(replace(request(1), round=1), answer())
+        tables = pool._rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")
+    new = tmp_path / "new.sqlite3"
+    with Pool.create(new) as fresh:
+        assert fresh._rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1") == tables
+        for (name,) in tables:
+            columns = f"SELECT name FROM pragma_table_info('{name}') ORDER BY 1"
+            with Pool.open(path, read_only=True) as migrated:
+                assert migrated._rows(columns) == fresh._rows(columns)
+    old = tmp_path / "old.sqlite3"
+    old.write_bytes(whole)
+    dumps = [list(sqlite3.connect(place).iterdump()) for place in (old, beside(path, f".format-{version}"))]
+    assert dumps[0] == dumps[1]
+    assert not beside(path, f".format-{version}.new").exists()
+
+
+@pytest.mark.parametrize("moment", ["before the copy", "in the copy", "before the change", "in the change"])
+def test_a_death_while_migrating_leaves_the_old_pool_whole(tmp_path: Path, moment: str) -> None:
+    path = tmp_path / "pool.sqlite3"
+    pool_of_format(path, 4)
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        from selfinstruct_hub.pool import Pool, file
+        moment, path = sys.argv[1], Path(sys.argv[2])
+        def die(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "before the copy":
+            Pool._keep_copy = die
+        elif moment == "in the copy":
+            path.with_name(path.name + ".format-4.new").write_bytes(b"half of it")
+            die()
+        elif moment == "before the change":
+            Pool._transaction = die
+        else:
+            file.MIGRATIONS[5] += "; INSERT INTO meta SELECT 'x', die()"
+            connect = file.sqlite3.connect
+            def connecting(*values, **named):
+                made = connect(*values, **named)
+                made.create_function("die", 0, die)
+                return made
+            file.sqlite3.connect = connecting
+        Pool.open(path)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", script, moment, str(path)], cwd=Path(__file__).parents[1], check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (4,)
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM verdicts").fetchone() == (3,)
+    with Pool.open(path) as pool:
+        pool.check()
+        assert pool.counts(1)["tasks"] == 1
+    copy = sqlite3.connect(beside(path, ".format-4"))
+    assert copy.execute("PRAGMA user_version").fetchone() == (4,)
+    assert copy.execute("SELECT count(*) FROM verdicts").fetchone() == (3,)
+    assert {place.name for place in tmp_path.iterdir()} == {
+        *("pool.sqlite3", "pool.sqlite3-commits", "pool.sqlite3.format-4")
+    }
+
+
+# Answers that are dropped on purpose.
+
+
+def test_dropped_texts_leave_counts_and_costs_as_they_were(pool: Pool) -> None:
+    for number in range(20):
+        untold = Completion("水" * 500, "eos", None, None, "model", "openai")
+        pool.add_completion(request(number), answer("läng " * 100) if number % 2 else untold)
+    pool.add_draw(1, 0, verdicts(0))
+    pool.complete_round(1)
+    columns = list(pool.answer_columns(1, 7))
+    before = (pool.cost(1), pool.counts(1), pool.models(1), pool.judged_draws(1))
+    answers, size = pool.texts_of(1)
+    assert (answers, size > 20 * 600) == (20, True)
+    assert pool.dropped_texts(1) == 0
+    pool.drop_texts([1])
+    assert (pool.cost(1), pool.counts(1), pool.models(1), pool.judged_draws(1)) == before
+    assert list(pool.answer_columns(1, 7)) == columns
+    assert pool.texts_of(1) == (0, 0)
+    assert pool.dropped_texts(1) == 20
+    stored = pool.completion(1, 1, 0)
+    assert stored is not None
+    assert (stored[0].prompt, stored[1].text, stored[1].prompt_tokens) == ("", "", 10)
+    pool.drop_texts([1])
+    assert pool.cost(1) == before[0]
+    before_it = pool.size()[0]
+    pool.shrink()
+    assert pool.size()[0] < before_it
+    pool.close()
+    content = pool.path.read_bytes()
+    assert "läng läng".encode() not in content
+    assert "水水".encode() not in content
+    with Pool.open(pool.path) as again:
+        again.check()
+        assert again.cost(1) == before[0]

@@ -125,7 +125,7 @@ def files_of(folder: Path) -> dict[str, str]:
 
 def test_the_release_is_there_byte_for_byte(grown: Path, pulled: Workspace) -> None:
     assert sorted(path.name for path in pulled.path.iterdir()) == [
-        *("pool.sqlite3", "releases", "seeds.jsonl", "selfinstruct.yaml"),
+        *(".lock", "pool.sqlite3", "pool.sqlite3-commits", "releases", "seeds.jsonl", "selfinstruct.yaml"),
     ]
     (folder,) = pulled.releases.iterdir()
     assert folder.name == "v2.0.0"

@@ -13,9 +13,9 @@ import datasets
 import pytest
 from aiohttp import web
 
-from selfinstruct_hub import config, grow, run
+from selfinstruct_hub import config, run
 from selfinstruct_hub.errors import SeedError
-from selfinstruct_hub.grow import REFUSED, Progress
+from selfinstruct_hub.grow import REFUSED, Progress, _brought_before, _draws_needed
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
@@ -257,13 +257,13 @@ def test_a_later_round_reckons_with_what_the_one_before_it_brought(tmp_path: Pat
         run.grow(space, settings, rounds=2)
     with Pool.open(space.pool_file, read_only=True) as pool:
         first, second = pool.rounds()
-        assert grow._brought_before(pool, first) == 4  # half of the eight that a prompt asks for
-        assert grow._brought_before(pool, second) == 12 / pool.judged_draws(1)
+        assert _brought_before(pool, first) == 4  # half of the eight that a prompt asks for
+        assert _brought_before(pool, second) == 12 / pool.judged_draws(1)
         other = replace(second, settings={**second.settings, "recipe": "alpaca"})
-        assert grow._brought_before(pool, other) == 4
+        assert _brought_before(pool, other) == 4
     progress = Progress(round=1, version="", wanted=100)
-    assert grow._draws_needed(progress, 0, 4, 32) == 32  # 1.25 times the 25 that bring four each
-    assert grow._draws_needed(progress, 0, 2, 32) == 63
+    assert _draws_needed(progress, 0, 4, 32) == 32  # 1.25 times the 25 that bring four each
+    assert _draws_needed(progress, 0, 2, 32) == 63
 
 
 def test_only_classification_tasks(tmp_path: Path) -> None:

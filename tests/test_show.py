@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from selfinstruct_hub import config, events, grow
+from selfinstruct_hub import config, events
 from selfinstruct_hub.endpoint.budget import Budget, Spent
 from selfinstruct_hub.figures import counted
+from selfinstruct_hub.grow import Progress, RoundOutcome
 from selfinstruct_hub.records import FAILURES, Round
 from selfinstruct_hub.run import Finished
 from selfinstruct_hub.show import RunView, pieces, view_of, views
@@ -219,6 +220,7 @@ def test_large_numbers_and_long_reasons_are_never_cut(columns: int) -> None:
     ]
     counts = {"seeds": 1, "tasks": 12 * big, "rows": 12 * big}
     status = {"recipe": "self-instruct", "language": "en", **counts, "versions": ["v1.0.0"], "rounds": rounds}
+    status |= {"revisions": [], "unfinished": None, "problems": []}
     lines = on_terminal(columns, "-c", LARGE, json.dumps(status))
     assert max(map(len, lines)) <= columns
     if columns > 24:
@@ -255,15 +257,15 @@ class Clock:
         return self.now
 
 
-def progress(**values: Any) -> grow.Progress:
-    return grow.Progress(**{"round": 1, "version": "v1.0.0", "wanted": 500, "capacity": 16, **values})
+def progress(**values: Any) -> Progress:
+    return Progress(**{"round": 1, "version": "v1.0.0", "wanted": 500, "capacity": 16, **values})
 
 
 def answered(number: int, tokens: int = 400, call: int = 0) -> events.Answered:
     return events.Answered(1, number, call, "tasks", 800, tokens, "eos", 2.5, 0.0)
 
 
-def going(view: RunView, clock: Clock, draws: int = 20, **values: Any) -> grow.Progress:
+def going(view: RunView, clock: Clock, draws: int = 20, **values: Any) -> Progress:
     """Lets `view` see a run that takes a second a draw and accepts 5 tasks of 8 candidates each time."""
     shown = progress(**values)
     view.observe(shown)
@@ -413,7 +415,7 @@ def test_later_rounds_are_counted_once(capsys: pytest.CaptureFixture[str]) -> No
     figures = view.figures()
     assert figures is not None
     assert (figures.whole, figures.forecast and figures.forecast.tasks) == (300, 200)
-    view.finished(Finished(grow.RoundOutcome(Round(1, "v1.0.0", 100, True, {}), 100), Path("releases/v1.0.0")))
+    view.finished(Finished(RoundOutcome(Round(1, "v1.0.0", 100, True, {}), 100), Path("releases/v1.0.0")))
     view.observe(progress(round=2, wanted=100, later=100, accepted=10))
     assert shown.accepted == 100
     figures = view.figures()
@@ -445,7 +447,7 @@ def test_json_is_plain_data() -> None:
         view.report(events.Paced("http://gpu:8080", 8, "overloaded"))
         view.report(events.GivenUp(1, 7, 2, "instances", "timeout", "no answer", 6))
         view.say("a word")
-        view.finished(Finished(grow.RoundOutcome(Round(1, "v1.0.0", 500, False, {}), 25, "--max-time"), None))
+        view.finished(Finished(RoundOutcome(Round(1, "v1.0.0", 500, False, {}), 25, "--max-time"), None))
     kinds = Counter(one["event"] for one in written)
     assert kinds == {
         "connected": 1,

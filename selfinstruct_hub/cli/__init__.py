@@ -17,8 +17,12 @@ from selfinstruct_hub.cli.output import main
 # isort: off
 from selfinstruct_hub.cli import growing  # noqa: F401
 from selfinstruct_hub.cli import files  # noqa: F401
+from selfinstruct_hub.cli import regenerating  # noqa: F401
+from selfinstruct_hub.cli import reviewing  # noqa: F401
+from selfinstruct_hub.cli import replaying  # noqa: F401
 from selfinstruct_hub.cli import publishing  # noqa: F401
 from selfinstruct_hub.cli import releases  # noqa: F401
+from selfinstruct_hub.cli import upkeep  # noqa: F401
 from selfinstruct_hub.cli import dedup  # noqa: F401
 from selfinstruct_hub.cli import reports  # noqa: F401
 from selfinstruct_hub.cli import serving  # noqa: F401

@@ -85,6 +85,15 @@ def duration(text: str) -> float:
     return seconds
 
 
+def span(option: str, text: str) -> range:
+    """The numbers that A-B names, or A alone; counted from 1."""
+    whole = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", text)
+    first, last = (int(whole[1]), int(whole[2] or whole[1])) if whole else (0, 0)
+    if not 1 <= first <= last:
+        raise UsageError(f"{option}: expected A-B with 1 or more for A, such as 1-3, or one number, got {text!r}")
+    return range(first, last + 1)
+
+
 def amount(text: str) -> float:
     """What --max-cost takes: an amount of money."""
     try:

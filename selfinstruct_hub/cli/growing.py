@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import sys
@@ -34,10 +35,12 @@ from selfinstruct_hub.errors import UsageError
 if TYPE_CHECKING:
     from selfinstruct_hub.config import Settings
     from selfinstruct_hub.grow import RoundOutcome
+    from selfinstruct_hub.workspace import Workspace
 
 
 @app.command(epilog=EXAMPLE + "selfinstruct-hub init my-tasks --language en")
 def init(
+    context: typer.Context,
     directory: Directory,
     recipe: Annotated[
         str, choice(RECIPES, metavar="alpaca|self-instruct", help="How tasks are asked for.")
@@ -83,8 +86,24 @@ def init(
         str | None,
         typer.Option(metavar="NAME", help="Config of the seed dataset.", show_default="the only or default one"),
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FOLDER", help="A release: all of its settings and its seeds.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Make a workspace: DIR/selfinstruct.yaml, every setting with its default and a comment."""
+    if source is not None:
+        own = ("directory", "source")
+        given = [name for name in context.params if name not in own and _is_given(context, name)]
+        if given:
+            raise UsageError(
+                f"--from takes every setting from the release, so --{given[0].replace('_', '-')} cannot be given "
+                "too; change it in selfinstruct.yaml afterwards"
+            )
+        _begin_from(source, directory)
+        return
     from selfinstruct_hub import config
     from selfinstruct_hub.workspace import Workspace
 
@@ -155,6 +174,12 @@ def grow(
             help="Stop before so much money is spent, by the prices in selfinstruct.yaml.",
         ),
     ] = None,
+    top_up: Annotated[
+        bool, typer.Option("--top-up", help="Fill complete rounds that a revision has made shorter.")
+    ] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="With --top-up: put back what was begun and is not finished.")
+    ] = False,
     log_json: Annotated[
         bool, typer.Option(LOG_JSON, help="Standard error in lines of JSON, one for every event.")
     ] = False,
@@ -186,6 +211,17 @@ def grow(
         },
     )
     check_prices(max_cost, settings.prices)
+    if abandon and not top_up:
+        raise UsageError("--abandon puts back what --top-up has begun; give both")
+    if top_up:
+        if tasks is not None or recipe is not None or seed is not None or rounds != 1:
+            raise UsageError(
+                "--top-up fills every round to the number it was begun for, with its own settings; leave "
+                "--rounds, --tasks, --recipe and --seed out"
+            )
+        bounds = (max_requests, max_tokens, max_time, max_cost)
+        _fill(workspace, settings, bounds, abandon=abandon, log_json=log_json)
+        return
     try:
         with view_of(settings, log.write if log_json else None) as view:
             if settings.endpoint.url is None:
@@ -205,6 +241,51 @@ def grow(
         raise typer.Exit(INTERRUPTED) from None
     print_status(status_of(workspace))
     reason, message, code = how_it_ended(results[-1].outcome, settings) if results else ("done", "", 0)
+    stopped(reason, message, code)
+    raise typer.Exit(code)
+
+
+def _fill(
+    workspace: Workspace,
+    settings: Settings,
+    bounds: tuple[int | None, int | None, float | None, float | None],
+    *,
+    abandon: bool,
+    log_json: bool,
+) -> None:
+    """`grow --top-up`."""
+    from selfinstruct_hub import top_up
+    from selfinstruct_hub.figures import counted
+    from selfinstruct_hub.show import view_of
+    from selfinstruct_hub.working import Bounds, Hooks
+
+    if abandon:
+        typer.echo(f"put back: {top_up.abandon(workspace, settings).version} is not made")
+        return
+    try:
+        with view_of(settings, log.write if log_json else None) as view:
+            filled = top_up.top_up(
+                workspace,
+                settings,
+                bounds=Bounds(*bounds),
+                hooks=Hooks(report=view.report, observe=view.observe, notice=view.say, finished=view.finished),
+            )
+    except KeyboardInterrupt:
+        stopped("interrupt", _interrupted(), INTERRUPTED)
+        raise typer.Exit(INTERRUPTED) from None
+    if filled.revision is None:
+        typer.echo("no round is short; nothing to fill")
+    for number, won in filled.won.items():
+        missing = filled.short.get(number, 0)
+        typer.echo(
+            f"round {number}: {counted(won, 'task')} won" + (f", {missing:,} still missing" if missing else "")
+        )
+    if filled.release is not None:
+        typer.echo(f"made {filled.release}")
+    reason, message, code = how_it_ended(filled.outcome, settings) if filled.outcome else ("done", "", 0)
+    if code == STOPPED_EARLY and filled.outcome and reason.startswith("--"):
+        spent = f" ({filled.outcome.detail})" if filled.outcome.detail else ""
+        message = f"stopped by {reason}{spent}; everything is kept: start again with a higher {reason} to go on"
     stopped(reason, message, code)
     raise typer.Exit(code)
 
@@ -236,28 +317,28 @@ def _interrupted() -> str:
 
 def how_it_ended(outcome: RoundOutcome, settings: Settings) -> tuple[str, str, int]:
     """Why a run ended where it did: (reason, in words, exit code). No words where it is simply done."""
-    from selfinstruct_hub import grow
     from selfinstruct_hub.figures import counted
+    from selfinstruct_hub.grow import BARREN, FAILING, INTERRUPT, REFUSED, SATURATION
 
     limit = outcome.limit
     done = f"{outcome.accepted:,} of {counted(outcome.round.wanted, 'task')} in round {outcome.round.number}"
     if limit is None:
         note = f"note: saturation: {outcome.detail}; the next grow stops at once" if outcome.detail else ""
         return "done", note, 0
-    if limit == grow.INTERRUPT:
+    if limit == INTERRUPT:
         return limit, f"{_interrupted()} ({done})", INTERRUPTED
-    if limit in (grow.REFUSED, grow.FAILING):
+    if limit in (REFUSED, FAILING):
         text = (
             f"stopped: {outcome.detail}; {done}; everything is kept. Mend the endpoint, then the same command "
             "goes on"
         )
         return limit, text, 1
-    if limit == grow.SATURATION:
+    if limit == SATURATION:
         text = (
             f"stopped by saturation: {outcome.detail}. Everything is kept; other seeds, another model or "
             "another domain bring new tasks, and the limits are under `saturation` in selfinstruct.yaml"
         )
-    elif limit == grow.BARREN:
+    elif limit == BARREN:
         text = (
             f"stopped: {counted(settings.max_barren_requests or 0, 'request')} in a row brought no accepted task; "
             f"{done}; everything is kept. Look at what was dropped above; another model, more seeds or other "
@@ -271,6 +352,26 @@ def how_it_ended(outcome: RoundOutcome, settings: Settings) -> tuple[str, str, i
             f"start again with a higher {limit} to go on{release}"
         )
     return limit, text, STOPPED_EARLY
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    found = context.get_parameter_source(name)
+    return found is not None and found.name == "COMMANDLINE"
+
+
+def _begin_from(folder: Path, directory: Path) -> None:
+    from selfinstruct_hub import config
+    from selfinstruct_hub.figures import counted
+    from selfinstruct_hub.reproduce import begin_from
+
+    made = begin_from(folder, directory)
+    typer.echo(f"made {made.workspace.path / config.FILE_NAME}, and {counted(made.seeds, 'seed')} beside it")
+    if made.models:
+        typer.echo(f"the release was grown with {', '.join(made.models)}")
+    for tasks, some in itertools.groupby(made.tasks):
+        rounds = len(list(some))
+        more = f" --rounds {rounds}" if rounds > 1 else ""
+        typer.echo(f"next: selfinstruct-hub grow {directory}{more} --tasks {tasks}")
 
 
 def _seed_columns(given: Sequence[str]) -> dict[str, str | None]:

@@ -17,6 +17,8 @@ import yaml
 from pydantic import ValidationError
 
 from selfinstruct_hub.config.models import (
+    RECIPES,
+    REGISTER,
     CardSettings,
     DecodingSettings,
     Decontamination,
@@ -31,11 +33,14 @@ from selfinstruct_hub.config.models import (
     SeedDataset,
     SelfInstructSettings,
     Settings,
+    allow_recipe,
 )
 from selfinstruct_hub.errors import ConfigError
 
 __all__ = [
     "FILE_NAME",
+    "RECIPES",
+    "REGISTER",
     "CardSettings",
     "DecodingSettings",
     "Decontamination",
@@ -49,12 +54,14 @@ __all__ = [
     "SeedDataset",
     "SelfInstructSettings",
     "Settings",
+    "allow_recipe",
     "flatten",
     "load",
     "publishable",
     "render",
     "validate",
     "with_overrides",
+    "with_values",
 ]
 
 FILE_NAME = "selfinstruct.yaml"
@@ -128,6 +135,22 @@ def validate(values: Mapping[str, Any], *, source: str) -> Settings:
         printable = printable and place[-1:] != ("url",)
         shown = f", got {given!r}" if printable else ""
         raise ConfigError(f"{source}: `{name}`: {_readable(details)}{shown}{more}") from None
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """`settings` with nested `values` laid over them, None included; a section's values are laid over the section,
+    and a text for `endpoint` is its address. Raises ConfigError naming the setting."""
+    return validate(_laid_over(settings.model_dump(), values), source="settings")
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(below)
+    for name, value in above.items():
+        held = found.get(name)
+        if name == "endpoint" and isinstance(value, (str, list, tuple)):
+            value = {"url": value if isinstance(value, str) else list(value)}
+        found[name] = _laid_over(held, value) if isinstance(held, dict) and isinstance(value, Mapping) else value
+    return found
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from selfinstruct_hub.errors import ConfigError
+
 Auto = Literal["auto"]
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _Word = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+# The recipes that come with the tool, and the names of those that were registered in this process.
+RECIPES = ("alpaca", "self-instruct")
+_registered: list[str] = []
+REGISTER = "a recipe of your own is registered before it is used: `selfinstruct_hub.register_recipe`"
+
+
+def allow_recipe(name: str) -> None:
+    """Lets the settings name a recipe that is not ours. Raises ConfigError for a name that cannot be one."""
+    if name in (*RECIPES, "import") or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+        raise ConfigError(
+            f"recipe {name!r}: expected a name of lower-case letters, digits, - and _ that is none of "
+            f"{', '.join(RECIPES)} and import"
+        )
+    if name not in _registered:
+        _registered.append(name)
 
 
 class Section(BaseModel):
@@ -261,9 +281,7 @@ class CardSettings(Section):
 class Settings(Section):
     """Everything a workspace decides."""
 
-    recipe: Literal["alpaca", "self-instruct"] = Field(
-        "alpaca", description="how tasks are asked for: alpaca (one step) or self-instruct (four)"
-    )
+    recipe: str = Field("alpaca", description="how tasks are asked for: alpaca (one step) or self-instruct (four)")
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")] = Field(
         "en", description="ISO 639 code of the tasks' language; en and zh have seeds and prompts of ours"
     )
@@ -300,6 +318,16 @@ class Settings(Section):
     endpoint: EndpointSettings = Field(default_factory=EndpointSettings)
     prices: Prices = Field(default_factory=Prices)
     card: CardSettings = Field(default_factory=CardSettings)
+
+    @field_validator("recipe")
+    @classmethod
+    def _recipe_known(cls, recipe: str) -> str:
+        known = (*RECIPES, *_registered)
+        if recipe not in known:
+            listed = f"{', '.join(repr(name) for name in known[:-1])} or {known[-1]!r}"
+            close = difflib.get_close_matches(recipe, known, n=1)
+            raise ValueError(f"expected {listed} ({f'did you mean {close[0]}?' if close else REGISTER})")
+        return recipe
 
     @field_validator("filters")
     @classmethod

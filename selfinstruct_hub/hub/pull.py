@@ -32,9 +32,8 @@ from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.release import read_manifest
 from selfinstruct_hub.release.verify import check
 from selfinstruct_hub.rounds import editions
-from selfinstruct_hub.workspace import MANIFEST
+from selfinstruct_hub.workspace import MANIFEST, SEEDS_FILE, Workspace
 
-SEEDS_FILE = "seeds.jsonl"
 # Columns of releases that were never published lack what a pool is made of.
 _OLDEST_FORMAT = 2
 # What the client notes down about its downloads.
@@ -77,17 +76,19 @@ def pull(
     building = target.with_name(f".{target.name}.pulling-{commit[:12]}")
     try:
         building.mkdir(parents=True, exist_ok=True)
-        manifest = _manifest(connection, name, commit, building)
-        folder = building / "releases" / manifest["version"]
-        _download(connection, name, commit, manifest, folder, building, watch)
-        watch.say(f"{manifest['version']}: checking its files")
-        try:
-            check(folder, load=False)
-            result = _assemble(building, folder, manifest, name, commit)
-        except SelfInstructError:
-            # What came is not what was published: asked for again, it is read anew.
-            shutil.rmtree(building, ignore_errors=True)
-            raise
+        # Two of the same would write the same files.
+        with Workspace(building).locked():
+            manifest = _manifest(connection, name, commit, building)
+            folder = building / "releases" / manifest["version"]
+            _download(connection, name, commit, manifest, folder, building, watch)
+            watch.say(f"{manifest['version']}: checking its files")
+            try:
+                check(folder, load=False)
+                result = _assemble(building, folder, manifest, name, commit)
+            except SelfInstructError:
+                # What came is not what was published: asked for again, it is read anew.
+                shutil.rmtree(building, ignore_errors=True)
+                raise
         _check_empty(directory)
         if directory.exists():
             directory.rmdir()

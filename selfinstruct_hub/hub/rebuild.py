@@ -58,7 +58,7 @@ def rebuild(pool: Pool, folder: Path, manifest: Mapping[str, Any], *, repo: str,
         for entry in manifest["rounds"]
     }
     revisions = [_revision(number, entry) for number, entry in enumerate(manifest.get("revisions", ()), start=1)]
-    pool.set_pulled(Pulled(repo, commit, str(manifest["version"]), said, len(revisions)))
+    pool.set_pulled(Pulled(repo, commit, str(manifest["version"]), said, len(revisions), manifest.get("review")))
     pool.set_revisions(revisions)
     for entry in sorted(manifest["rounds"], key=lambda entry: int(entry["round"])):
         round_ = Round(

@@ -9,16 +9,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 from selfinstruct_hub import filters, languages
+from selfinstruct_hub.judging.again import Again, Later, Ruling, too_similar
 from selfinstruct_hub.judging.evaluation import EvaluationSets
 from selfinstruct_hub.judging.gates import Gates, paraphrase
-from selfinstruct_hub.novelty import NoveltyGate, mode_for
+from selfinstruct_hub.novelty import Mode, NoveltyGate, mode_for
 from selfinstruct_hub.novelty.embedding import EmbeddingComparison, EmbeddingGate
 from selfinstruct_hub.pool import Pool
-from selfinstruct_hub.records import TOO_SIMILAR, Candidate, Drop, Neighbour, Round, Verdict, task_of
+from selfinstruct_hub.records import Candidate, Drop, Neighbour, Round, Similarity, Verdict, task_of
 
-__all__ = ["EvaluationSets", "Gates", "Judge"]
+__all__ = ["Again", "EvaluationSets", "Gates", "Judge", "Later", "mode_of", "rules_of"]
 
 
 class Judge:
@@ -36,41 +38,50 @@ class Judge:
         accepted: int,
         bare: Mapping[str, str],
         paraphrases: EmbeddingGate | None = None,
+        again: Again | None = None,
     ) -> None:
         """`gate` knows the seeds, `frozen` tasks in all of them and of earlier rounds, and then the
         `accepted` ones of this round, and so does `paraphrases`. `bare` are ids by instruction of the accepted
-        ones without instances."""
+        ones without instances. `again` is there where the round is judged once more, from its first candidate."""
         self._round = round_
         self._gate = gate
         self._gates = gates
         self._paraphrases = paraphrases
         self._frozen = frozen
         self._accepted = accepted
+        self._again = again
         self._bare = dict(bare)
         self._threshold: float = round_.settings["novelty"]["threshold"]
-        rules = round_.settings["filters"]
-        self._rules = filters.Rules(
-            **{**rules, "blocked_words": tuple(rules["blocked_words"])},
-            language=languages.of(round_.settings["language"], round_.settings.get("language_name")),
-        )
+        self._rules = rules_of(round_.settings)
 
     @classmethod
-    def resumed(cls, pool: Pool, round_: Round, gates: Gates | None = None) -> Judge:
-        """A judge who knows the seeds and everything that the pool has accepted so far."""
+    def resumed(
+        cls,
+        pool: Pool,
+        round_: Round,
+        gates: Gates | None = None,
+        *,
+        again: Again | None = None,
+        mode: Mode | None = None,
+        beyond: bool = False,
+    ) -> Judge:
+        """A judge who knows the seeds and everything that the pool has accepted so far; nothing of `round_` itself
+        where it is judged `again`, and of later rounds only with `beyond`. `mode` is how to compare whatever the
+        round's settings say."""
         gates = gates or Gates()
         seeds = [(task.id, task.instruction) for task in pool.seeds()]
+        others = [one.number for one in pool.rounds()] if beyond else list(range(1, round_.number))
+        others = [number for number in others if number != round_.number]
         # Of what was there when the round began, so that a resumed round is judged as it was.
-        frozen = len(seeds) + sum(pool.accepted_count(number) for number in range(1, round_.number))
+        frozen = len(seeds) + sum(pool.accepted_count(number) for number in others)
         novelty = round_.settings["novelty"]
-        mode, threshold = novelty.get("mode", "auto"), novelty["threshold"]
-        if mode == "auto":
-            mode = mode_for(frozen, threshold)
-        gate = NoveltyGate(novelty["most_similar"], mode=mode, threshold=threshold)
+        threshold = novelty["threshold"]
+        gate = NoveltyGate(novelty["most_similar"], mode=mode or mode_of(round_, frozen), threshold=threshold)
         paraphrases = gates.paraphrases() if gates.paraphrases else None
         bare: dict[str, str] = {}
 
         def accepted() -> Iterator[tuple[str, str]]:
-            for number in range(1, round_.number + 1):
+            for number in (*others, round_.number) if again is None else others:
                 for key, instruction, has_instances in pool.instructions(number):
                     if has_instances:
                         bare.pop(instruction, None)
@@ -83,7 +94,17 @@ class Judge:
             if paraphrases is not None:
                 paraphrases.extend(known)
         accepted_now = len(gate) - frozen
-        return cls(round_, gate, gates, frozen=frozen, accepted=accepted_now, bare=bare, paraphrases=paraphrases)
+        known_now = {"frozen": frozen, "accepted": accepted_now}
+        return cls(round_, gate, gates, **known_now, bare=bare, paraphrases=paraphrases, again=again)
+
+    @property
+    def accepted(self) -> int:
+        """Tasks of the round so far."""
+        return self._accepted
+
+    def measured(self, instruction: str, among: int) -> Similarity:
+        """How near an instruction is to the first `among` that were known, in full."""
+        return self._gate.measured(instruction, among)
 
     def passing(self, candidates: Sequence[Candidate]) -> list[bool]:
         """Whether each instruction passes the rules, is from no evaluation set, and is new among seeds and earlier
@@ -112,6 +133,18 @@ class Judge:
         near = self._paraphrases.compare(candidate.instruction, among=self._frozen)
         return near is None or near.score <= self._paraphrases.threshold
 
+    def again(
+        self, draws: Sequence[tuple[int, Sequence[Candidate]]], first: int = 0
+    ) -> Iterator[list[tuple[Verdict, int]]]:
+        """The verdicts on each of several numbered draws, in order, all of them; each with the number of
+        instructions that were known before it. Positions are counted from `first`."""
+        places = [(n, p, candidate) for n, found in draws for p, candidate in enumerate(found, start=first)]
+        verdicts = self._verdicts(places)
+        for _, found in draws:
+            yield [
+                (one, len(self._gate) - (one.task is not None)) for one in itertools.islice(verdicts, len(found))
+            ]
+
     def draws(self, draws: Sequence[tuple[int, Sequence[Candidate]]]) -> Iterator[list[Verdict]]:
         """The verdicts on each of several numbered draws, in order, up to the draw that completes the round."""
         verdicts = self._verdicts([(n, p, candidate) for n, found in draws for p, candidate in enumerate(found)])
@@ -127,50 +160,82 @@ class Judge:
     def _verdicts(self, places: Sequence[tuple[int, int, Candidate]]) -> Iterator[Verdict]:
         """The verdicts on (draw, position, candidate), in order; what is accepted counts against those that
         follow."""
-        drops = [filters.instruction_drop(candidate, self._rules) for *_, candidate in places]
+        decided = self._again.decided if self._again else {}
+        stands = [decided.get(place[:2]) for place in places]
+        rulings = self._again.rulings if self._again else {}
+        ruled = [rulings.get(place[:2]) for place in places]
+        drops = [
+            None if stood else said.drop if said else filters.instruction_drop(candidate, self._rules)
+            for (*_, candidate), stood, said in zip(places, stands, ruled, strict=True)
+        ]
         # Compared many at a time, which is faster; each sees what was accepted before it.
-        sound = [number for number, drop in enumerate(drops) if drop is None]
+        sound = [number for number, drop in enumerate(drops) if drop is None and stands[number] is None]
         found = self._gates.contaminated([places[number][2] for number in sound])
         for number, drop in zip(sound, found, strict=True):
             drops[number] = drop
-        texts = [c.instruction or "" for (*_, c), drop in zip(places, drops, strict=True) if drop is None]
+        texts = [
+            (stood.task.instruction if stood and stood.task else candidate.instruction) or ""
+            for (*_, candidate), drop, stood in zip(places, drops, stands, strict=True)
+            if drop is None
+        ]
         comparison = self._gate.comparison(texts)
         paraphrases = self._paraphrases.comparison(texts) if self._paraphrases is not None else None
         compared = itertools.count()
-        for (number, position, candidate), drop in zip(places, drops, strict=True):
-            verdict = Verdict(self._round.number, number, position, candidate, lost=candidate.lost)
+        for (number, position, candidate), drop, stood, said in zip(places, drops, stands, ruled, strict=True):
+            verdict = stood or Verdict(
+                self._round.number, number, position, candidate, drop=drop, lost=candidate.lost
+            )
             if drop is not None:
-                yield replace(verdict, drop=drop)
+                yield verdict
             else:
                 place = next(compared)
-                verdict = self._verdict(replace(verdict, similarity=comparison[place]), paraphrases, place)
+                similarity = comparison[place]  # also of what stands: it is compared with those that follow
+                if stood is None:
+                    verdict = self._verdict(verdict, similarity, paraphrases, place, said)
+                elif stood.task:
+                    self._bare.pop(stood.task.instruction, None)
+                    self._accepted += 1
                 if verdict.task:
                     comparison.accept(place, verdict.task.id)
                     if paraphrases is not None:
                         paraphrases.accept(place, verdict.task.id)
                 yield verdict
 
-    def _verdict(self, verdict: Verdict, paraphrases: EmbeddingComparison | None, place: int) -> Verdict:
+    def _verdict(
+        self,
+        verdict: Verdict,
+        similarity: Similarity,
+        paraphrases: EmbeddingComparison | None,
+        place: int,
+        said: Ruling | None,
+    ) -> Verdict:
         """The verdict on a candidate whose instruction passes the rules and was compared; among `paraphrases` it
-        is at `place`."""
+        is at `place`. `said` is what the rules have said of it."""
         candidate = verdict.candidate
-        assert verdict.similarity is not None
-        nearest = [near for near in verdict.similarity.nearest if not self._fills(candidate, near)]
+        nearest = [near for near in similarity.nearest if not self._fills(candidate, near)]
         if nearest and nearest[0].score > self._threshold:
-            return replace(verdict, drop=_too_similar(nearest[0]))
+            return replace(verdict, similarity=similarity, drop=too_similar(nearest[0]))
         if (drop := self._paraphrase(candidate, paraphrases, place)) is not None:
-            return replace(verdict, drop=drop)
+            return replace(verdict, similarity=similarity, drop=drop)
         if candidate.failure:
-            return replace(verdict, drop=candidate.failure)
-        instances, lost, drop = filters.kept_instances(candidate, self._rules)
-        if drop is None and self._accepted >= self._round.wanted:
+            return replace(verdict, similarity=similarity, drop=candidate.failure)
+        if said is not None and said.kept is not None:
+            instances, lost, drop = said.kept
+        else:
+            instances, lost, drop = filters.kept_instances(candidate, self._rules)
+        if drop is None and self._again is not None:
+            drop = self._again.not_new(candidate.instruction or "")
+        if drop is None and self._accepted >= self._round.wanted and not self._before_the_end(verdict):
             drop = Drop("surplus", "the round was complete")
         if drop:
-            return replace(verdict, lost=lost, drop=drop)
-        task = task_of(candidate, instances)
+            return replace(verdict, similarity=similarity, lost=lost, drop=drop)
+        task = said.task if said is not None and said.task is not None else task_of(candidate, instances)
         self._bare.pop(task.instruction, None)
         self._accepted += 1
-        return replace(verdict, lost=lost, task=task)
+        return replace(verdict, similarity=similarity, lost=lost, task=task)
+
+    def _before_the_end(self, verdict: Verdict) -> bool:
+        return self._again is not None and (verdict.number, verdict.position) <= self._again.complete_at
 
     def _paraphrase(
         self, candidate: Candidate, paraphrases: EmbeddingComparison | None, place: int
@@ -187,5 +252,17 @@ class Judge:
         return bool(candidate.instances) and self._bare.get(candidate.instruction or "") == near.id
 
 
-def _too_similar(nearest: Neighbour) -> Drop:
-    return Drop(TOO_SIMILAR, f"ROUGE-L {nearest.score:.3f} with {nearest.id}", nearest)
+def rules_of(settings: Mapping[str, Any]) -> filters.Rules:
+    """The rules of a round with these settings."""
+    rules = settings["filters"]
+    return filters.Rules(
+        **{**rules, "blocked_words": tuple(rules["blocked_words"])},
+        language=languages.of(settings["language"], settings.get("language_name")),
+    )
+
+
+def mode_of(round_: Round, frozen: int) -> Mode:
+    """How a round is compared where `frozen` instructions were known when it began."""
+    novelty = round_.settings["novelty"]
+    mode: Mode | Literal["auto"] = novelty.get("mode", "auto")
+    return mode_for(frozen, novelty["threshold"]) if mode == "auto" else mode

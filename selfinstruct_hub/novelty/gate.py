@@ -39,6 +39,7 @@ class NoveltyGate:
     def __init__(self, most_similar: int = 10, *, mode: Mode = "full", threshold: float = 0.7) -> None:
         self.mode = mode
         self.threshold = threshold
+        self._most_similar = most_similar
         self._alphabet = Alphabet()
         self._texts = Texts()
         self._search: FullScan | FastSearch = (
@@ -70,6 +71,13 @@ class NoveltyGate:
         end = len(self) if among is None else among
         (known,) = self._search.known([query], end)
         return self._similarity(known, (), {}, end)
+
+    def measured(self, instruction: str, among: int) -> Similarity:
+        """What full mode would tell, in either mode: the nearest of the first `among` and the mean over them."""
+        scan = FullScan(self._texts, self._most_similar)
+        (known,) = scan.known([self._alphabet.encoded(instruction)], among)
+        best, mean = scan.nearest(known, (), {}, among)  # type: ignore[arg-type]
+        return Similarity(tuple([Neighbour(self._texts.ids[place], score) for place, score in best]), mean)
 
     def comparison(self, instructions: Sequence[str]) -> Comparison:
         """The same for several instructions, faster than one by one."""

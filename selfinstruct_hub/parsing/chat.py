@@ -32,13 +32,15 @@ _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _LONGEST_TALK = 600  # characters; what is longer is an answer
 
 
-def continuation(answer: str, beginning: str) -> str:
+def continuation(answer: str, beginning: str, *, unwrap: bool = True) -> str:
     """What `answer` adds to a prompt that ends with `beginning` ("4. Instruction:", "Example 1\\nInput:").
 
     Where the beginning is said once more, behind nothing or behind talk, what follows it counts; so does what
-    follows a greeting in a paragraph of its own. A text that simply goes on is returned unchanged.
+    follows a greeting in a paragraph of its own. A text that simply goes on is returned unchanged. `unwrap` takes
+    a code block around all of it off, which is part of the answer where that may be code.
     """
-    text = _without_fence(_without_thoughts(answer))
+    text = _without_thoughts(answer)
+    text = _without_fence(text) if unwrap else text
     again = _said_again(beginning).search(text)
     if again and _is_talk(text[: again.start()]):
         return text[again.end() :]

@@ -10,15 +10,14 @@ import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from selfinstruct_hub.errors import PoolError
-from selfinstruct_hub.pool import counting, encoding, published, pulled
+from selfinstruct_hub.pool import answers, counting, encoding, published, pulled
+from selfinstruct_hub.pool.again import Judgements
+from selfinstruct_hub.pool.answers import Answers
+from selfinstruct_hub.pool.file import PoolFile, errors_named
 from selfinstruct_hub.pool.pulled import Pulled
 from selfinstruct_hub.pool.revisions import Revisions, insert_draw
-from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from selfinstruct_hub.records import (
     CHARACTERS_PER_TOKEN,
     OPEN,
@@ -37,135 +36,10 @@ _COMPLETION = (
     "round, number, call, stage, prompt, decoding, demonstrations, text, finish_reason, prompt_tokens,"
     " generated_tokens, model, endpoint_kind, queue_time, inference_time, total_time"
 )
-# records.estimated_tokens of a column: a character in three, and every further byte of a character.
-_ESTIMATED = "(length({0}) + :c - 1) / :c + length(CAST({0} AS BLOB)) - length({0})"
 
 
-class Pool(Revisions):
+class Pool(PoolFile, Revisions, Answers, Judgements):
     """An open pool. Use as a context manager; one process at a time (grow.py holds the workspace's lock)."""
-
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._db = connection
-
-    @classmethod
-    def create(cls, path: Path) -> Pool:
-        """A new, empty pool at `path`, which must not exist."""
-        if path.exists():
-            raise PoolError(f"{path}: a pool is there already")
-        # Made under another name, so that a death half-way leaves nothing that looks like a pool.
-        unfinished = path.with_name(f"{path.name}.new")
-        try:
-            for left in path.parent.glob(f"{unfinished.name}*"):
-                left.unlink()
-            cls._open(unfinished, create=True).close()
-            unfinished.rename(path)
-        except OSError as error:
-            raise PoolError(f"{path}: cannot be made ({error.strerror}); check space and permissions") from error
-        return cls._open(path)
-
-    @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Pool:
-        """The pool at `path`. Raises PoolError for a file that is none, a damaged or a newer one."""
-        if not path.is_file():
-            raise PoolError(f"{path}: there is no pool yet")
-        return cls._open(path, read_only=read_only)
-
-    @classmethod
-    def _open(cls, path: Path, *, create: bool = False, read_only: bool = False) -> Pool:
-        with _errors_named(path):
-            # Autocommit: every transaction is opened and closed by `_transaction`.
-            if read_only:
-                # Without a write-ahead log nobody is writing, and a read-only medium can be read too.
-                log = path.with_name(f"{path.name}-wal")
-                mode = "mode=ro" if log.exists() else "immutable=1"
-                connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
-            else:
-                connection = sqlite3.connect(path, isolation_level=None)
-            pool = cls(path, connection)
-            try:
-                if create:
-                    # WAL is chosen before the first page is written; it stays with the file.
-                    connection.execute("PRAGMA journal_mode = WAL")
-                    with pool._transaction():
-                        for statement in SCHEMA.split(";"):
-                            connection.execute(statement)
-                        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                else:
-                    pool._migrate(pool._format(), read_only=read_only)
-                # FULL: a stored completion survives a power cut too, not only a crash of ours.
-                pool._db.execute("PRAGMA synchronous = FULL")
-                pool._db.execute("PRAGMA foreign_keys = ON")
-            except BaseException:
-                pool.close()
-                raise
-        return pool
-
-    def _format(self) -> int:
-        (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        if application != APPLICATION_ID:
-            raise PoolError(f"{self.path}: not a pool of selfinstruct-hub")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise PoolError(
-                f"{self.path}: made by a newer selfinstruct-hub (pool format {version}, this one reads up to "
-                f"{SCHEMA_VERSION}); upgrade with `pip install --upgrade selfinstruct-hub`"
-            )
-        return int(version)
-
-    def _migrate(self, version: int, *, read_only: bool) -> None:
-        """Brings an older pool to today's format: in memory for a reader, else in place with a copy beside it."""
-        if version == SCHEMA_VERSION:
-            return
-        if read_only:
-            memory = sqlite3.connect(":memory:", isolation_level=None)
-            self._db.backup(memory)
-            self._db.close()
-            self._db = memory
-        else:
-            backup = self.path.with_name(f"{self.path.name}.format-{version}")
-            copy = sqlite3.connect(backup)
-            try:
-                self._db.backup(copy)
-            finally:
-                copy.close()
-        with self._transaction() as db:
-            for older in range(version, SCHEMA_VERSION):
-                for statement in MIGRATIONS[older].split(";"):
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def close(self) -> None:
-        self._db.close()
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _errors_named(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _rows(self, query: str, *values: Any, **named: Any) -> list[tuple[Any, ...]]:
-        with _errors_named(self.path):
-            return self._db.execute(query, named or values).fetchall()
-
-    def check(self) -> None:
-        """Reads the whole file. Raises PoolError where it is damaged."""
-        problems = [text for (text,) in self._rows("PRAGMA integrity_check(1)")]
-        if problems != ["ok"]:
-            raise PoolError(f"{self.path}: the pool is damaged ({problems[0]}); restore it from a backup")
 
     # Seeds and facts about the whole pool.
 
@@ -256,7 +130,7 @@ class Pool(Revisions):
             opened = db.execute("SELECT coalesce(max(number), 0) FROM revisions WHERE state = ?", (OPEN,))
             ((revision,),) = opened.fetchall()
             db.executemany(
-                "INSERT INTO completions VALUES (" + ", ".join("?" * 17) + ")",
+                f"INSERT INTO completions ({_COMPLETION}, revision) VALUES ({', '.join('?' * 17)})",
                 [(*encoding.completion_values(*one), revision) for one in answered],
             )
 
@@ -284,8 +158,8 @@ class Pool(Revisions):
         """(requests answered, tokens of their prompts, generated tokens) of a round, judged or not: what a budget
         counts. Where the endpoint did not tell the tokens, the same estimate that was booked."""
         ((requests, prompt, generated),) = self._rows(
-            f"SELECT count(*), sum(coalesce(prompt_tokens, {_ESTIMATED.format('prompt')})),"
-            f" sum(coalesce(generated_tokens, {_ESTIMATED.format('text')})) FROM completions WHERE round = :round",
+            f"SELECT count(*), sum({answers.PROMPT_TOKENS}), sum({answers.GENERATED_TOKENS}) FROM completions"
+            " WHERE round = :round",
             round=round_number,
             c=CHARACTERS_PER_TOKEN,
         )
@@ -334,14 +208,14 @@ class Pool(Revisions):
         """The verdicts of a round in the order they were given; all, or one kind."""
         condition = {None: "", True: " AND task IS NOT NULL", False: " AND task IS NULL"}[accepted]
         query = f"SELECT * FROM verdicts WHERE round = ?{condition} ORDER BY number, position"
-        with _errors_named(self.path):
+        with errors_named(self.path):
             # Streamed, so that packaging a round does not hold all of it.
             yield from map(encoding.verdict, self._db.execute(query, (round_number,)))
 
     def tasks(self, round_number: int) -> Iterator[Task]:
         """The accepted tasks of a round, in order."""
         query = "SELECT task FROM verdicts WHERE round = ? AND task IS NOT NULL ORDER BY number, position"
-        with _errors_named(self.path):
+        with errors_named(self.path):
             for (text,) in self._db.execute(query, (round_number,)):
                 yield encoding.task(json.loads(text))
 
@@ -353,7 +227,7 @@ class Pool(Revisions):
             " json_array_length(task, '$.instances') FROM verdicts WHERE round = ? AND task IS NOT NULL"
             " ORDER BY number, position"
         )
-        with _errors_named(self.path):
+        with errors_named(self.path):
             for key, instruction, instances in self._db.execute(query, (round_number,)):
                 yield key, instruction, bool(instances)
 
@@ -378,12 +252,12 @@ class Pool(Revisions):
 
     def gather_neighbours(self, first_round: int) -> None:
         """Finds the instructions that `rejected_columns` tells, for the rounds from `first_round` on."""
-        with _errors_named(self.path):
+        with errors_named(self.path):
             for statement in published.NEIGHBOURS:
                 self._db.execute(statement, (first_round,) if "?" in statement else ())
 
     def _batches(self, query: str, size: int, *values: Any) -> Iterator[list[tuple[Any, ...]]]:
-        with _errors_named(self.path):
+        with errors_named(self.path):
             cursor = self._db.execute(query, values)
             while batch := cursor.fetchmany(size):
                 yield batch
@@ -396,35 +270,18 @@ class Pool(Revisions):
     def counts(self, round_number: int) -> dict[str, Any]:
         """What `status`, the manifest and the card say of a round: see `counting.counts`; and `unjudged`, stored
         answers that the round did not need or has not looked at yet. A pulled round has those it was published
-        with."""
+        with, and what revisions have changed of them since."""
         source = self.pulled()
         if source and round_number in source.rounds:
-            return {**pulled.counts(source.rounds[round_number]), "unjudged": 0}
+            said = pulled.counts(source.rounds[round_number])
+            if any(round_number in one.rounds for one in self.revisions() if one.number > source.revisions):
+                now = counting.counts(self._rows, round_number)
+                with self.as_of(source.revisions):
+                    then = counting.counts(self._rows, round_number)
+                said = pulled.since(said, then, now)
+            return {**said, "unjudged": 0}
         found = counting.counts(self._rows, round_number)
         return {**found, "unjudged": self.cost(round_number)[0] - found["completions"]}
-
-
-@contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
-    """SQLite's errors in the user's words."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        message = str(error)
-        if "disk is full" in message or "disk I/O error" in message:
-            raise PoolError(
-                f"{path}: the disk is full or failing ({message}); free some space and start again, "
-                "what was stored is kept"
-            ) from error
-        if "not a database" in message:
-            raise PoolError(f"{path}: not a pool of selfinstruct-hub") from error
-        if "malformed" in message:
-            raise PoolError(f"{path}: the pool is damaged ({message}); restore it from a backup") from error
-        if "readonly" in message or "unable to open" in message:
-            raise PoolError(f"{path}: cannot be opened for writing; check its permissions") from error
-        if "locked" in message:
-            raise PoolError(f"{path}: another program holds the pool open for writing") from error
-        raise
 
 
 def _insert_round(db: sqlite3.Connection, round_: Round) -> None:

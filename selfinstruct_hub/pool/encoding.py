@@ -81,6 +81,15 @@ def candidate_values(candidate: Candidate) -> dict[str, Any]:
     }
 
 
+# In the order it has: what a file said of an imported task comes out as it went in.
+_AS_IT_IS = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def candidate_text(candidate: Candidate) -> str:
+    """A candidate, but for its stage, as JSON."""
+    return _AS_IT_IS.encode(candidate_values(candidate))
+
+
 def candidate(values: dict[str, Any], stage: str) -> Candidate:
     found = {**values, "stage": stage, "instances": tuple(Instance(*i) for i in values["instances"])}
     # Format 1 held none of these.
@@ -118,17 +127,16 @@ def verdict_values(verdict: Verdict) -> tuple[Any, ...]:
     similarity = verdict.similarity or Similarity()
     return (
         *(verdict.round, verdict.number, verdict.position),
-        # In the order it has: what a file said of an imported task comes out as it went in.
-        json.dumps(candidate_values(verdict.candidate), ensure_ascii=False, separators=(",", ":")),
+        candidate_text(verdict.candidate),
         canonical_json(task_values(verdict.task)) if verdict.task else None,
         verdict.drop.reason if verdict.drop else None,
         verdict.drop.detail if verdict.drop else None,
-        canonical_json([[n.id, n.score] for n in similarity.nearest]),
+        canonical_json([[n.id, n.score] for n in similarity.nearest]) if similarity.nearest else "[]",
         similarity.mean,
         verdict.candidate.stage,
         # Unknown, too, where the gate found nothing above its threshold and looked no further.
         similarity.score if verdict.similarity and (similarity.nearest or similarity.mean is not None) else None,
-        canonical_json(lost_values(verdict.lost)),
+        canonical_json(lost_values(verdict.lost)) if verdict.lost else "[]",
         canonical_json([near.id, near.score]) if verdict.drop and (near := verdict.drop.near) else None,
         revised_values(verdict.revised),
     )

@@ -39,7 +39,8 @@ NEIGHBOURS = (
         "INSERT OR REPLACE INTO neighbours"
         " SELECT json_extract(task, '$.id') AS key, json_extract(task, '$.instruction')"
         f" FROM {table} WHERE task IS NOT NULL AND key IN (SELECT id FROM wanted) ORDER BY key"
-        for table in ("seeds", "verdicts")
+        # A neighbour that a revision has changed since has another id.
+        for table in ("seeds", "past_verdicts", "verdicts")
     ),
     "DROP TABLE wanted",
 )

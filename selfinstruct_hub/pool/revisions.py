@@ -15,8 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 from selfinstruct_hub.pool import encoding
+from selfinstruct_hub.pool.answers import GENERATED_TOKENS, PROMPT_TOKENS
 from selfinstruct_hub.records import (
     ABANDONED,
+    CHARACTERS_PER_TOKEN,
     COMPLETE,
     OPEN,
     Change,
@@ -32,7 +34,7 @@ from selfinstruct_hub.records import (
 # A judged draw: number, verdicts, requests that were never answered.
 Draw = tuple[int, Sequence[Verdict], Sequence[Failure]]
 
-_COPIED = {
+COPIED = {
     "draws": "round, number, candidates",
     "verdicts": "round, number, position, candidate, task, reason, detail, nearest, mean, stage, score, lost,"
     " near, revised",
@@ -40,7 +42,8 @@ _COPIED = {
 }
 _COMPLETION = (
     "round, number, call, stage, prompt, decoding, demonstrations, text, finish_reason, prompt_tokens,"
-    " generated_tokens, model, endpoint_kind, queue_time, inference_time, total_time, revision"
+    " generated_tokens, model, endpoint_kind, queue_time, inference_time, total_time, revision,"
+    " prompt_estimate, generated_estimate"
 )
 
 
@@ -48,6 +51,7 @@ class Revisions:
     """The part of a pool that has to do with revisions."""
 
     _db: sqlite3.Connection
+    _state: int | None = None  # that the pool reads as; None: as it stands
 
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         raise NotImplementedError
@@ -89,26 +93,35 @@ class Revisions:
     def begin_revision(self, revision: Revision, places: Sequence[Place] = ()) -> None:
         """Begins a revision: keeps how its rounds stand, and which places it is to change."""
         with self._transaction() as db:
-            _begin(db, replace(revision, state=OPEN), places)
+            begin(db, replace(revision, state=OPEN), places)
 
     def revise(self, revision: int, changes: Sequence[Change]) -> None:
         """Makes changes of an open revision, all of them or none. A place is changed once."""
         with self._transaction() as db:
             _change(db, revision, changes)
 
+    def ask_again(self, revision: int, first: int) -> None:
+        """Takes back, from item `first` on, that places stay as they were: they are to be changed again."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE revised SET done = 0, after = NULL, reason = NULL, detail = NULL"
+                " WHERE revision = ? AND item >= ? AND done AND reason IS NOT NULL AND after = before",
+                (revision, first),
+            )
+
     def complete_revision(self, revision: int, changes: Mapping[str, Any]) -> None:
         """Ends a revision with what became of its rounds."""
         with self._transaction() as db:
-            _complete(db, revision, changes)
+            complete(db, revision, changes)
 
     def revise_at_once(
         self, revision: Revision, places: Sequence[Place], changes: Sequence[Change], said: Mapping[str, Any]
     ) -> None:
         """A whole revision, or nothing of it."""
         with self._transaction() as db:
-            _begin(db, replace(revision, state=OPEN), places)
+            begin(db, replace(revision, state=OPEN), places)
             _change(db, revision.number, changes)
-            _complete(db, revision.number, said)
+            complete(db, revision.number, said)
 
     def replace_rounds(
         self, revision: Revision, rounds: Mapping[int, Iterable[Draw]], said: Mapping[str, Any]
@@ -116,13 +129,13 @@ class Revisions:
         """A whole revision that judges rounds anew, or nothing of it: the draws in place of those that stand.
         `said` is read after the last draw, so that it may be filled on the way."""
         with self._transaction() as db:
-            _begin(db, replace(revision, rounds=tuple(rounds), state=OPEN), ())
+            begin(db, replace(revision, rounds=tuple(rounds), state=OPEN), ())
             for round_number, draws in rounds.items():
                 for table in ("failures", "verdicts", "draws"):
                     db.execute(f"DELETE FROM {table} WHERE round = ?", (round_number,))
                 for number, verdicts, failures in draws:
                     insert_draw(db, round_number, number, verdicts, failures)
-            _complete(db, revision.number, said)
+            complete(db, revision.number, said)
 
     def abandon_revision(self, revision: int) -> None:
         """Puts the rounds of an open revision back to how they stood. Answers that were paid for are kept."""
@@ -132,7 +145,7 @@ class Revisions:
             touched = "SELECT round FROM revised_rounds WHERE revision = ?"
             for table in ("failures", "verdicts", "draws"):
                 db.execute(f"DELETE FROM {table} WHERE round IN ({touched})", (revision,))
-            for table, columns in _COPIED.items():
+            for table, columns in COPIED.items():
                 db.execute(
                     f"INSERT INTO {table} ({columns}) SELECT {columns} FROM past_{table} WHERE revision = ?",
                     (revision,),
@@ -169,7 +182,7 @@ class Revisions:
     def verdict_at(self, round_number: int, number: int, position: int) -> Verdict | None:
         """The verdict that stands at a place."""
         rows = self._rows(
-            f"SELECT {_COPIED['verdicts']} FROM verdicts WHERE round = ? AND number = ? AND position = ?",
+            f"SELECT {COPIED['verdicts']} FROM verdicts WHERE round = ? AND number = ? AND position = ?",
             *(round_number, number, position),
         )
         return encoding.verdict(rows[0]) if rows else None
@@ -203,47 +216,80 @@ class Revisions:
         return encoding.completion(rows[0]) if rows else None
 
     def revision_cost(self, revision: int) -> tuple[int, int, int]:
-        """(requests answered, tokens of their prompts, generated tokens) of a revision; tokens that the endpoint
-        did not tell count as none."""
+        """(requests answered, tokens of their prompts, generated tokens) of a revision, of draws only those that
+        were judged; tokens that the endpoint did not tell count as none."""
+        return self._cost(
+            (
+                "SELECT prompt_tokens, generated_tokens FROM revision_completions WHERE revision = :r"
+                " UNION ALL SELECT prompt_tokens, generated_tokens FROM completions"
+                " JOIN draws USING (round, number) WHERE revision = :r"
+            ),
+            r=revision,
+        )
+
+    def revision_spent(self, revision: int) -> tuple[int, int, int]:
+        """The same of all its answers, as a budget counts: where the endpoint did not tell the tokens, the same
+        estimate that was booked."""
+        return self._cost(
+            (
+                f"SELECT {PROMPT_TOKENS} AS prompt_tokens, {GENERATED_TOKENS} AS generated_tokens FROM"
+                " (SELECT *, NULL AS prompt_estimate, NULL AS generated_estimate FROM revision_completions)"
+                " WHERE revision = :r"
+                f" UNION ALL SELECT {PROMPT_TOKENS}, {GENERATED_TOKENS} FROM completions WHERE revision = :r"
+            ),
+            r=revision,
+            c=CHARACTERS_PER_TOKEN,
+        )
+
+    def _cost(self, query: str, **values: int) -> tuple[int, int, int]:
         ((requests, prompt, generated),) = self._rows(
-            "SELECT count(*), sum(prompt_tokens), sum(generated_tokens) FROM revision_completions"
-            " WHERE revision = ?",
-            revision,
+            f"SELECT count(*), sum(prompt_tokens), sum(generated_tokens) FROM ({query})", **values
         )
         return int(requests), int(prompt or 0), int(generated or 0)
 
     def revision_models(self, revision: int) -> list[str]:
         """The models that have answered a revision."""
-        query = "SELECT DISTINCT model FROM revision_completions WHERE revision = ? ORDER BY 1"
-        return [model for (model,) in self._rows(query, revision)]
+        query = (
+            "SELECT model FROM revision_completions WHERE revision = :r"
+            " UNION SELECT model FROM completions JOIN draws USING (round, number) WHERE revision = :r ORDER BY 1"
+        )
+        return [model for (model,) in self._rows(query, r=revision)]
 
     @contextmanager
     def as_of(self, revision: int) -> Iterator[None]:
         """While it is open, rounds, answers and verdicts read as they stood after revision number `revision` (0:
         before there was any). Nothing may be written meanwhile."""
-        if not any(one.number > revision for one in self.revisions()):
+        before = self._state
+        self._show(revision if any(one.number > revision for one in self.revisions()) else None)
+        try:
             yield
+        finally:
+            self._show(before)
+
+    def _show(self, state: int | None) -> None:
+        """Makes the pool read as it stood after revision number `state`, or as it stands."""
+        if state == self._state:
             return
-        later = f"SELECT round FROM main.revised_rounds WHERE revision > {revision:d}"
+        for name in ("completions", *COPIED):
+            self._rows(f"DROP VIEW IF EXISTS temp.{name}")
+        self._state = state
+        if state is None:
+            return
+        later = f"SELECT round FROM main.revised_rounds WHERE revision > {state:d}"
         views = {
-            "completions": f"SELECT {_COMPLETION} FROM main.completions WHERE revision <= {revision:d}",
+            "completions": f"SELECT {_COMPLETION} FROM main.completions WHERE revision <= {state:d}",
             **{
                 table: (
                     f"SELECT {columns} FROM main.{table} WHERE round NOT IN ({later}) UNION ALL"
                     f" SELECT {columns} FROM main.past_{table} p WHERE p.revision = (SELECT min(r.revision)"
-                    f" FROM main.revised_rounds r WHERE r.round = p.round AND r.revision > {revision:d})"
+                    f" FROM main.revised_rounds r WHERE r.round = p.round AND r.revision > {state:d})"
                 )
-                for table, columns in _COPIED.items()
+                for table, columns in COPIED.items()
             },
         }
         # A temporary view hides the table of its name.
-        try:
-            for name, query in views.items():
-                self._rows(f"CREATE TEMP VIEW {name} AS {query}")
-            yield
-        finally:
-            for name in views:
-                self._rows(f"DROP VIEW IF EXISTS temp.{name}")
+        for name, query in views.items():
+            self._rows(f"CREATE TEMP VIEW {name} AS {query}")
 
 
 def insert_draw(
@@ -262,16 +308,12 @@ def insert_draw(
     )
 
 
-def _begin(db: sqlite3.Connection, revision: Revision, places: Sequence[Place]) -> None:
+def begin(db: sqlite3.Connection, revision: Revision, places: Sequence[Place]) -> None:
     ((opened,),) = db.execute("SELECT count(*) FROM revisions WHERE state = ?", (OPEN,)).fetchall()
     assert not opened, "one revision at a time"
     _insert(db, revision)
     for round_number in revision.rounds:
-        for table, columns in _COPIED.items():
-            db.execute(
-                f"INSERT INTO past_{table} (revision, {columns}) SELECT ?, {columns} FROM {table} WHERE round = ?",
-                (revision.number, round_number),
-            )
+        keep(db, revision.number, round_number)
     db.executemany(
         "INSERT INTO revised (revision, item, round, number, position, instance, before)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -280,6 +322,15 @@ def _begin(db: sqlite3.Connection, revision: Revision, places: Sequence[Place]) 
             for p in places
         ],
     )
+
+
+def keep(db: sqlite3.Connection, revision: int, round_number: int) -> None:
+    """Keeps how a round stands before a revision touches it."""
+    for table, columns in COPIED.items():
+        db.execute(
+            f"INSERT INTO past_{table} (revision, {columns}) SELECT ?, {columns} FROM {table} WHERE round = ?",
+            (revision, round_number),
+        )
 
 
 def _insert(db: sqlite3.Connection, revision: Revision) -> None:
@@ -311,6 +362,6 @@ def _change(db: sqlite3.Connection, revision: int, changes: Sequence[Change]) ->
             db.execute(f"INSERT OR REPLACE INTO verdicts VALUES ({', '.join('?' * 14)})", values)
 
 
-def _complete(db: sqlite3.Connection, revision: int, changes: Mapping[str, Any]) -> None:
+def complete(db: sqlite3.Connection, revision: int, changes: Mapping[str, Any]) -> None:
     values = (COMPLETE, canonical_json(changes), revision)
     db.execute("UPDATE revisions SET state = ?, changes = ? WHERE number = ?", values)

@@ -17,7 +17,7 @@ CREATE TABLE completions (
     stage TEXT NOT NULL, prompt TEXT NOT NULL, decoding TEXT NOT NULL, demonstrations TEXT NOT NULL,
     text TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, generated_tokens INTEGER,
     model TEXT NOT NULL, endpoint_kind TEXT NOT NULL, queue_time REAL, inference_time REAL, total_time REAL,
-    revision INTEGER NOT NULL DEFAULT 0,
+    revision INTEGER NOT NULL DEFAULT 0, prompt_estimate INTEGER, generated_estimate INTEGER,
     PRIMARY KEY (round, number, call)
 );
 CREATE TABLE draws (
@@ -117,6 +117,8 @@ ALTER TABLE verdicts ADD COLUMN near TEXT;
 """,
     5: """
 ALTER TABLE completions ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE completions ADD COLUMN prompt_estimate INTEGER;
+ALTER TABLE completions ADD COLUMN generated_estimate INTEGER;
 ALTER TABLE verdicts ADD COLUMN revised TEXT;
 """
     + REVISIONS,

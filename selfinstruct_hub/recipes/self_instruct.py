@@ -45,9 +45,11 @@ from selfinstruct_hub.records import (
     REQUEST_FAILED,
     REQUEST_REFUSED,
     Candidate,
+    Completion,
     Decoding,
     Drop,
     Instance,
+    Lost,
     Task,
     estimated_tokens,
 )
@@ -143,6 +145,20 @@ def instances_grammar(words: Wording, *, label_first: bool) -> str:
         more = f"({whole})?" if whole else ""
         whole = rf"{begin} {line}\n{labels.output} {answer}\n{more}"
     return rf"( {labels.no_input}\n{labels.output} {answer}\n|{whole})"
+
+
+def instances_stop(words: Wording) -> tuple[str, ...]:
+    """Where the instances of a task end: at another task, or at one example too many."""
+    return (f"\n{words.labels.task}", f"\n{words.labels.example} {_MOST_INSTANCES + 1}")
+
+
+def found_instances(
+    completion: Completion, words: Wording, *, label_first: bool, chat: bool
+) -> tuple[tuple[Instance, ...], tuple[Lost, ...]]:
+    """What an answer to `instances_prompt` has: the instances, and those that never became whole."""
+    begun = beginning(words, label_first)
+    text = continuation(completion.text, begun) if chat else completion.text
+    return labelled_instances(text, prefilled=begun, cut_off=completion.finish_reason == FINISH_LENGTH)
 
 
 async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> list[Candidate]:
@@ -248,7 +264,6 @@ class _LaterSteps:
 
     async def _with_instances(self, item: int, candidate: Candidate) -> Candidate:
         """Step 3: label first for classification, input first for the rest."""
-        labels = self._words.labels
         label_first = bool(candidate.is_classification)
         shown = self._shown.classification if label_first else self._shown.others
         options = self._plan.options
@@ -256,7 +271,7 @@ class _LaterSteps:
             max_new_tokens=options["instance_max_new_tokens"],
             temperature=options["instance_temperature"],
             frequency_penalty=options["instance_frequency_penalty"],
-            stop=(f"\n{labels.task}", f"\n{labels.example} {_MOST_INSTANCES + 1}"),
+            stop=instances_stop(self._words),
             grammar=("regex", instances_grammar(self._words, label_first=label_first))
             if self._plan.use_grammar
             else None,
@@ -272,10 +287,7 @@ class _LaterSteps:
             chat=chat,
         )
         completion = await self._complete(INSTANCES, prompt, decoding, shown=shown, item=item)
-        begun = beginning(self._words, label_first)
-        text = continuation(completion.text, begun) if chat else completion.text
-        cut_off = completion.finish_reason == FINISH_LENGTH
-        instances, lost = labelled_instances(text, prefilled=begun, cut_off=cut_off)
+        instances, lost = found_instances(completion, self._words, label_first=label_first, chat=chat)
         calls = (*candidate.calls, RECIPE.call(INSTANCES, item))
         return replace(candidate, instances=instances, lost=lost, calls=calls)
 
@@ -311,12 +323,12 @@ def _draw_shown(deck: Deck, plan: Plan) -> _Shown:
     room = options["instance_room"]
     drawn: list[tuple[Task, ...]] = []
     for tasks, most in ((yes, options["label_first_demonstrations"]), (no, options["input_first_demonstrations"])):
-        short, number = fitting(tasks, most, room, _tokens_with_instances)
+        short, number = fitting(tasks, most, room, tokens_with_instances)
         drawn.append(tuple(rng.sample(short, number)))
     return _Shown(tuple(mixed), *drawn)
 
 
-def _tokens_with_instances(task: Task) -> int:
+def tokens_with_instances(task: Task) -> int:
     instances = (i.input + i.output for i in task.instances[:_MOST_INSTANCES])
     return estimated_tokens(task.instruction + "".join(instances))
 
@@ -375,4 +387,5 @@ RECIPE = Recipe(
     frame=_frame,
     cost=lambda task: estimated_tokens(task.instruction),
     differences=_differences,
+    later_steps=True,
 )

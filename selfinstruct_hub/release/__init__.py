@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from selfinstruct_hub import __version__, config, versions
+from selfinstruct_hub import __version__, config, reviewed, versions
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import IMPORT, Revision, Round, is_import
@@ -56,7 +56,7 @@ def _freeze(
     if not any(found["rows"] for found in counts.values()):
         return None
     building = releases / f".building-{edition.version}"
-    with _disk_errors_named(target):
+    with _disk_errors_named(target, building):
         if building.exists():
             shutil.rmtree(building)
         building.mkdir(parents=True)
@@ -125,6 +125,7 @@ def _manifest(
         "rows": sum(r["rows"] for r in per_round),
         "rounds": per_round,
         "revisions": [_revision(pool, one) for one in revisions],
+        "review": _review(pool, edition),
         "made_with": {
             "selfinstruct-hub": __version__,
             **{package: installed(package) for package in ("pyarrow", "rapidfuzz", "rouge-score")},
@@ -136,6 +137,14 @@ def _manifest(
 def _revised_in(number: int, revisions: Sequence[Revision]) -> str | None:
     """The version of the last revision that changed a round."""
     return next((one.version for one in reversed(revisions) if number in one.rounds), None)
+
+
+def _review(pool: Pool, edition: Edition) -> Mapping[str, Any] | None:
+    """What people said of the rows. What they had said of a pulled version holds until its rows are revised."""
+    source = pool.pulled()
+    if source and source.review and edition.state == source.revisions:
+        return source.review
+    return reviewed.shares(pool, edition.state)
 
 
 def _revision(pool: Pool, revision: Revision) -> dict[str, Any]:
@@ -175,11 +184,13 @@ def _known_shards(releases: Path, made: Sequence[Edition]) -> shards.Known:
 
 
 @contextmanager
-def _disk_errors_named(target: Path) -> Iterator[None]:
+def _disk_errors_named(target: Path, building: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            # What is half built is of no use, and takes the space that is wanted.
+            shutil.rmtree(building, ignore_errors=True)
             raise ReleaseError(
                 f"{target}: the disk is full; the round is safe in the pool: free some space and run "
                 "`selfinstruct-hub grow` again to package it"

@@ -40,6 +40,9 @@ PARQUET = {
     "use_content_defined_chunking": True,
 }
 
+# What helps where a file of a release is not what was released.
+MEND = "restore it from a copy, or move the release away and have it built anew (`selfinstruct-hub grow`)"
+
 # Shards of earlier releases by config and round (None: of no round), each with its manifest entry.
 Known = Mapping[tuple[str, int | None], Sequence[tuple[Path, dict[str, Any]]]]
 _Maker = Callable[[], Mapping[str, Any]]  # makes a table for each of some configs
@@ -178,7 +181,10 @@ def _copied(folder: Path, known: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
     source, entry = known
     target = folder / entry["path"]
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError:
+        raise ReleaseError(f"{source}: is missing, and a later release is made of it; {MEND}") from None
     if measure(target)["sha256"] != entry["sha256"]:
-        raise ReleaseError(f"{source}: has changed since it was released; restore it from a copy")
+        raise ReleaseError(f"{source}: has changed since it was released; {MEND}")
     return entry

@@ -14,10 +14,9 @@ from typing import Any
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.release import contents
 from selfinstruct_hub.release.columns import ALIGNED
-from selfinstruct_hub.release.shards import measure
+from selfinstruct_hub.release.shards import MEND, measure
 from selfinstruct_hub.workspace import MANIFEST
 
-MEND = "restore it from a copy, or move the release away and have it built anew (`selfinstruct-hub grow`)"
 # What a download of a version adds: the Hub's own file, and the client's notes about what it has.
 _OF_THE_HUB = (".gitattributes", ".cache/huggingface/")
 _KEYS = {"version": str, "release": str, "rows": int, "seeds": int, "rounds": list, "files": list, "format": int}

@@ -78,8 +78,8 @@ def picture(figures: Figures, width: int) -> RenderableType:
 def _head(figures: Figures, width: int) -> RenderableType:
     """How far the round is, with a bar where there is room for one."""
     progress, coming = figures.progress, figures.forecast
-    name = f"round {progress.round}"
-    done = f"{progress.accepted:,} of {counted(progress.wanted, 'task')}"
+    name = progress.title
+    done = f"{progress.accepted:,} of {counted(progress.wanted, progress.unit)}"
     left = [f"about {duration(coming.seconds)} left"] if coming else []
     if len("  ".join((name, done, *left))) + 2 + _SHORTEST_BAR > width:
         return Text(", ".join((f"{name}: {done}", *left)), overflow="fold")
@@ -93,13 +93,13 @@ def _head(figures: Figures, width: int) -> RenderableType:
 
 def _whole(figures: Figures) -> str:
     """The run as a whole: what it has taken, and what is to come."""
-    coming = figures.forecast
+    coming, progress = figures.forecast, figures.progress
     spent = f" and {figures.spent}" if figures.spent else ""
     parts = [f"{_clock(figures.seconds)}{spent} so far"]
-    if figures.progress.later:
-        parts.append(f"{counted(figures.progress.later, 'task')} in later rounds")
+    if progress.later:
+        parts.append(f"{counted(progress.later, 'task')} in later rounds")
     if coming is not None and coming.limit is not None:
-        parts.append(ends_before(coming, figures.whole))
+        parts.append(ends_before(coming, figures.whole, progress.unit))
     return ", ".join(parts)
 
 

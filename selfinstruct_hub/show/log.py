@@ -8,10 +8,11 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
-from selfinstruct_hub import events, grow, run
+from selfinstruct_hub import events, run
 from selfinstruct_hub.config import Prices
 from selfinstruct_hub.figures import counted
 from selfinstruct_hub.forecast import Forecast
+from selfinstruct_hub.grow import Progress, RoundOutcome
 from selfinstruct_hub.records import FINISH_EOS, FINISH_LENGTH, FINISH_STOP
 from selfinstruct_hub.show.pieces import console_of, duration, ends_before, reasons
 from selfinstruct_hub.show.views import Figures, RunView
@@ -62,8 +63,8 @@ class StepView(LineView):
             f"draw {event.number}: {event.accepted} of {counted(event.candidates, 'candidate')} accepted{dropped}"
         )
 
-    def began_round(self, progress: grow.Progress) -> None:
-        self.say(f"round {progress.round}: {progress.accepted:,} of {counted(progress.wanted, 'task')}")
+    def began_round(self, progress: Progress) -> None:
+        self.say(f"{progress.title}: {progress.accepted:,} of {counted(progress.wanted, progress.unit)}")
 
 
 Write = Callable[[Mapping[str, Any]], None]
@@ -98,7 +99,7 @@ class JsonView(RunView):
     def say(self, text: str) -> None:
         self._write({"event": "notice", "text": text})
 
-    def began_round(self, progress: grow.Progress) -> None:
+    def began_round(self, progress: Progress) -> None:
         self.tick()
 
     def tick(self) -> None:
@@ -129,14 +130,14 @@ class JsonView(RunView):
         )
         super().finished(result)
 
-    def released(self, outcome: grow.RoundOutcome, place: str) -> None: ...  # said above
+    def released(self, outcome: RoundOutcome, place: str) -> None: ...  # said above
 
 
 def line(figures: Figures) -> str:
     """A run on one line."""
     progress, coming = figures.progress, figures.forecast
     parts = [
-        f"round {progress.round}: {progress.accepted:,} of {counted(progress.wanted, 'task')}",
+        f"{progress.title}: {progress.accepted:,} of {counted(progress.wanted, progress.unit)}",
         figures.flying,
         figures.speeds,
         counted(progress.requests, "answer"),
@@ -148,7 +149,7 @@ def line(figures: Figures) -> str:
         later = f" for {counted(coming.tasks, 'task')} of all rounds" if progress.later else ""
         parts.append(f"about {duration(coming.seconds)} left{later}")
         if coming.limit is not None:
-            parts.append(ends_before(coming, figures.whole))
+            parts.append(ends_before(coming, figures.whole, progress.unit))
     return "; ".join(part for part in parts if part)
 
 
@@ -159,6 +160,7 @@ def as_dict(figures: Figures) -> dict[str, Any]:
     return {
         "round": progress.round,
         "version": progress.version,
+        "unit": progress.unit,
         "wanted": progress.wanted,
         "accepted": progress.accepted,
         "later": progress.later,

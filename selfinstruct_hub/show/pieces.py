@@ -80,8 +80,9 @@ def reasons(counts: Mapping[str, int], most: int = _REASONS_SHOWN) -> str:
     return ", ".join(parts)
 
 
-def sentence(forecast: Forecast, whole: int, currency: str) -> str:
-    """`forecast` in words; `whole` is the number of accepted tasks that it ends at."""
+def sentence(forecast: Forecast, whole: int, currency: str, *, unit: str = "task", end: str = "accepted") -> str:
+    """`forecast` in words; `whole` is the number of accepted tasks that it ends at, or of what else is counted as
+    `unit`."""
     parts = [
         f"about {about(forecast.requests)} more {'request' if forecast.requests == 1 else 'requests'}",
         duration(forecast.seconds),
@@ -89,13 +90,13 @@ def sentence(forecast: Forecast, whole: int, currency: str) -> str:
     ]
     if forecast.cost is not None:
         parts.append(about_money(forecast.cost, currency))
-    text = f"{', '.join(parts)} until {counted(whole, 'task')} {'is' if whole == 1 else 'are'} accepted"
-    return f"{text}; {ends_before(forecast, whole)}" if forecast.limit else text
+    text = f"{', '.join(parts)} until {counted(whole, unit)} {'is' if whole == 1 else 'are'} {end}"
+    return f"{text}; {ends_before(forecast, whole, unit)}" if forecast.limit else text
 
 
-def ends_before(forecast: Forecast, whole: int) -> str:
+def ends_before(forecast: Forecast, whole: int, unit: str = "task") -> str:
     """Which budget ends the run before it is done."""
-    return f"{forecast.limit} ends it before, at about {about(whole - forecast.tasks + forecast.within)} tasks"
+    return f"{forecast.limit} ends it before, at about {about(whole - forecast.tasks + forecast.within)} {unit}s"
 
 
 def _two_digits(number: float) -> str:

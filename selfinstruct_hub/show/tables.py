@@ -13,7 +13,7 @@ from rich.table import Table
 
 from selfinstruct_hub.doctor import Finding
 from selfinstruct_hub.exchange import Imported
-from selfinstruct_hub.figures import counted
+from selfinstruct_hub.figures import counted, spans
 from selfinstruct_hub.show.pieces import console_of
 
 _PIPE_WIDTH = 100_000
@@ -57,6 +57,7 @@ def print_status(status: dict[str, Any]) -> None:
     rounds = status["rounds"]
     if not rounds:
         console.print("no rounds yet")
+        _print_state(console, status)
         return
     _print_rows(console, [_round_row(round_) for round_ in rounds], keys=("round",))
     last = rounds[-1]
@@ -82,6 +83,29 @@ def print_status(status: dict[str, Any]) -> None:
     if status["versions"]:
         console.print()
         console.print(f"releases: {', '.join(status['versions'])}")
+    _print_state(console, status)
+
+
+def _print_state(console: Console, status: Mapping[str, Any]) -> None:
+    """What was changed, what is not at its end, and what is wrong, each in a line of its own."""
+    revisions = [_revision_row(one) for one in status["revisions"]]
+    if revisions:
+        console.print()
+        _print_rows(console, revisions, keys=("revision",), left=("revision", "kind", "rounds", "state"))
+    if status["unfinished"]:
+        console.print()
+        console.print(f"unfinished: {status['unfinished']}")
+    for problem in status["problems"]:
+        console.print(f"problem: {problem}")
+
+
+def _revision_row(revision: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "revision": revision["version"],
+        "kind": revision["kind"],
+        "rounds": spans(revision["rounds"]),
+        "state": revision["state"],
+    }
 
 
 def print_finding(finding: Finding) -> None:

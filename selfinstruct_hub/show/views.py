@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from selfinstruct_hub import events, grow, run
+from selfinstruct_hub import events, run
 from selfinstruct_hub.config import Prices
 from selfinstruct_hub.figures import counted
 from selfinstruct_hub.forecast import Course, Forecast, Snapshot, forecast, is_news
+from selfinstruct_hub.grow import INTERRUPT, Progress, RoundOutcome
 from selfinstruct_hub.show.pieces import money, reasons, sentence, speed
 
 # A forecast that has changed is told again, but not more often.
@@ -33,7 +34,7 @@ class Figures:
     """A run at one moment: the round's progress, how it went lately, and what is still to come."""
 
     now: float
-    progress: grow.Progress
+    progress: Progress
     snapshot: Snapshot
     forecast: Forecast | None
     prices: Prices | None
@@ -103,7 +104,7 @@ class RunView:
         self._prices = prices
         self._clock = clock
         self._course: Course | None = None
-        self._progress: grow.Progress | None = None
+        self._progress: Progress | None = None
         self._snapshot: Snapshot | None = None
         self._released = 0
         self._told: tuple[float, Forecast] | None = None
@@ -150,10 +151,10 @@ class RunView:
             self._trouble("given up", event.reason, f"{said}, {_reason(event.reason, event.said)}", now)
         self._snapshot = course.snapshot()
 
-    def observe(self, progress: grow.Progress) -> None:
+    def observe(self, progress: Progress) -> None:
         """Keeps how things stand, as they are now: `progress` itself goes on changing."""
         before, course = self._progress, self._begun()
-        first = before is None or before.round != progress.round
+        first = before is None or before.title != progress.title
         if before is not None and first:
             self._released += before.accepted
         self._snapshot = course.snapshot()
@@ -187,20 +188,21 @@ class RunView:
         self.say(f"{event.endpoint}: {event.model} ({', '.join(details)})")
 
     def ending(self, event: events.Ending) -> None:
-        if event.limit != grow.INTERRUPT:  # of that the run itself has told
+        if event.limit != INTERRUPT:  # of that the run itself has told
             self.say(f"{event.limit} is reached: waiting for {event.in_flight:,} in flight")
 
     def answered(self, event: events.Answered) -> None: ...
 
     def judged(self, event: events.Judged) -> None: ...
 
-    def began_round(self, progress: grow.Progress) -> None: ...
+    def began_round(self, progress: Progress) -> None: ...
 
-    def released(self, outcome: grow.RoundOutcome, place: str) -> None:
+    def released(self, outcome: RoundOutcome, place: str) -> None:
         self.say(f"round {outcome.round.number}: {counted(outcome.accepted, 'task')}, released as {place}")
 
     def foresee(self, figures: Figures, told: Forecast) -> None:
-        self.say(f"forecast: {sentence(told, figures.whole, figures.currency)}")
+        unit, end = figures.progress.unit, "done" if figures.progress.name else "accepted"
+        self.say(f"forecast: {sentence(told, figures.whole, figures.currency, unit=unit, end=end)}")
 
     def tick(self) -> None:
         """Called from time to time, in another thread."""

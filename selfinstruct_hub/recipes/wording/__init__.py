@@ -46,11 +46,13 @@ class Wording:
     classification: str
     input_first: str
     label_first: str
+    outputs: str
     chat_tasks: str
     chat_instructions: str
     chat_classification: str
     chat_input_first: str
     chat_label_first: str
+    chat_output: str
 
 
 def of(language: Language) -> Wording:

@@ -63,6 +63,11 @@ For each classification task below there are worked examples in {language} with 
 comes first, then an input to which this label, and no other, belongs. As many of the task's labels as possible \
 appear, each once.
 """,
+    outputs="""\
+Below are tasks that people give to an assistant which reads and writes text. Each has the input that it works on, \
+or {no_input} where it needs none, and the output that an expert would give: correct, complete, to the point, and \
+in {language} unless the task asks for another language.
+""",
     chat_tasks="""\
 Go on with this list up to number {total}, in exactly the same form. Begin where it breaks off below, and write \
 nothing but the list.
@@ -80,4 +85,5 @@ break off below, and write nothing else.
 Write the worked examples of the last task, at most {most}, each with a class label of its own, in exactly the \
 same form as above. Begin where they break off below, and write nothing else.
 """,
+    chat_output="Write the output of the last task, complete and finished, and nothing else.\n",
 )

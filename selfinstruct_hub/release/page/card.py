@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from selfinstruct_hub import assets, recipes
-from selfinstruct_hub.config import CardSettings
+from selfinstruct_hub.config import RECIPES, CardSettings
 from selfinstruct_hub.figures import counted
 from selfinstruct_hub.records import REGENERATE, REPLAY, REVIEW, TOP_UP, canonical_json, is_import
 from selfinstruct_hub.release import shards
@@ -44,6 +44,12 @@ _HOW = {
     REGENERATE: "{part}s written anew",
     REVIEW: "reviewed by people",
     TOP_UP: "filled up with further tasks",
+}
+# What people were asked of a row, in the words of the card.
+_QUESTIONS = {
+    "valid_task": "Does the instruction describe a valid task?",
+    "appropriate_input": "Is the input appropriate for the instruction?",
+    "acceptable_output": "Is the output a correct and acceptable answer?",
 }
 # What the Hub takes for the id of a model on it.
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -109,7 +115,7 @@ def body(
         license_link=settings.license_link,
         model_terms=settings.model_terms.strip(),
         citation=settings.citation.strip() or _bibtex(manifest, title),
-        papers=[assets.text("cards", f"{name}.bib").strip() for name in newest],
+        papers=[entry for recipe, _ in used if (entry := _paper(recipe))],
         drops=drops.most_common(),
         lost=lost.most_common(),
         failed=failed.most_common(),
@@ -121,6 +127,8 @@ def body(
         kept_away=_spans(manifest, "decontamination", "against"),
         paraphrases=_spans(manifest, "paraphrases", "model"),
         revisions=_revisions(manifest),
+        review=manifest.get("review"),
+        questions=_QUESTIONS,
         configs=_configs(manifest),
         newest_round=manifest["rounds"][-1]["round"],
         newest_files=_newest_files(manifest),
@@ -274,6 +282,13 @@ def _newest_files(manifest: Mapping[str, Any]) -> str:
     if not newest or len(newest) == len(files):
         return ""
     return json.dumps(newest[0] if len(newest) == 1 else newest)
+
+
+def _paper(recipe: recipes.Recipe) -> str:
+    """The BibTeX entry of what a recipe comes from; ours have theirs among the assets."""
+    if recipe.citation or recipe.name not in RECIPES:
+        return recipe.citation.strip()
+    return assets.text("cards", f"{recipe.name}.bib").strip()
 
 
 def _bibtex(manifest: Mapping[str, Any], title: str) -> str:

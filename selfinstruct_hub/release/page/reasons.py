@@ -8,6 +8,7 @@ EXPLAINED = {
     "cut_off": "the answer ran into its token limit inside this task",
     "request_refused": "the endpoint refused the request that this task needed",
     "request_failed": "the request that this task needed was never answered",
+    "never_asked": "a rule was in the way when it was grown, so what it still needs was never asked for",
     # The instruction.
     "too_short": "the instruction has too few words",
     "too_long": "the instruction has too many words",
@@ -31,6 +32,8 @@ EXPLAINED = {
     "duplicate_instance": "the same instance as one before it",
     "conflicting_outputs": "one input with different outputs, so that none can be trusted",
     "surplus_instance": "the task had as many instances as it may keep",
+    # A person's decision.
+    "rejected_by_reviewer": "somebody who reviewed the rows took it out",
     # Neither was wrong.
     "surplus": "the round was complete",
 }

@@ -1,0 +1,263 @@
+"""The pool as a file: made, opened, brought to today's format, written in transactions, found damaged.
+
+Knows nothing of what the tables hold. Every state that a process can die in is one that the next start takes up:
+a pool is made under another name and moved, a transaction is whole or not there, and a lost one is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from selfinstruct_hub.errors import PoolError
+from selfinstruct_hub.pool import commits
+from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
+
+_Opened = TypeVar("_Opened", bound="PoolFile")
+
+# A file of this size is looked through in well under a second.
+SMALL = 64 << 20  # bytes
+
+
+class PoolFile:
+    """An open pool's file. Use as a context manager; one process at a time (see `workspace.Workspace.locked`)."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = connection
+        self._tally: commits.Tally | None = None  # none: nothing is written down
+
+    @classmethod
+    def create(cls: type[_Opened], path: Path) -> _Opened:
+        """A new, empty pool at `path`, which must not exist."""
+        if path.exists():
+            raise PoolError(f"{path}: a pool is there already")
+        check_not_lost(path)
+        # Made under another name, so that a death half-way leaves nothing that looks like a pool.
+        unfinished = path.with_name(f"{path.name}.new")
+        try:
+            for left in (*path.parent.glob(f"{unfinished.name}*"), commits.file_of(path)):
+                left.unlink(missing_ok=True)
+            made = cls._open(unfinished, create=True)
+            try:
+                # Its log would stay behind under the other name; where there is no room, this is told now.
+                made._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                made.close()
+            unfinished.rename(path)
+        except OSError as error:
+            raise PoolError(f"{path}: cannot be made ({error.strerror}); check space and permissions") from error
+        return cls._open(path)
+
+    @classmethod
+    def open(cls: type[_Opened], path: Path, *, read_only: bool = False) -> _Opened:
+        """The pool at `path`. Raises PoolError for a file that is none, a damaged or a newer one, and for one that
+        has lost what was stored in it."""
+        if not path.is_file():
+            check_not_lost(path)
+            raise PoolError(f"{path}: there is no pool yet")
+        return cls._open(path, read_only=read_only)
+
+    @classmethod
+    def _open(cls: type[_Opened], path: Path, *, create: bool = False, read_only: bool = False) -> _Opened:
+        # Read before the pool: a writer beside us counts in the pool first.
+        told = commits.told(path)
+        with errors_named(path):
+            if not create and not read_only:
+                # A connection that may write would tidy up what is left of a log that somebody can still restore.
+                with closing(_reading(path)) as connection:
+                    looking = cls(path, connection)
+                    looking._format()
+                    looking._check_commits(told)
+            # Autocommit: every transaction is opened and closed by `_transaction`.
+            connection = _reading(path) if read_only else sqlite3.connect(path, isolation_level=None)
+            pool = cls(path, connection)
+            try:
+                if create:
+                    # WAL is chosen before the first page is written; it stays with the file.
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    with pool._transaction():
+                        for statement in SCHEMA.split(";"):
+                            connection.execute(statement)
+                        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                else:
+                    version = pool._format()
+                    if read_only:
+                        pool._check_commits(told)
+                    else:
+                        pool._tally = commits.Tally(path)
+                    pool._migrate(version, read_only=read_only)
+                # FULL: a stored completion survives a power cut too, not only a crash of ours.
+                pool._db.execute("PRAGMA synchronous = FULL")
+                pool._db.execute("PRAGMA foreign_keys = ON")
+            except BaseException:
+                pool.close()
+                raise
+        return pool
+
+    def _format(self) -> int:
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            raise PoolError(f"{self.path}: not a pool of selfinstruct-hub")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise PoolError(
+                f"{self.path}: made by a newer selfinstruct-hub (pool format {version}, this one reads up to "
+                f"{SCHEMA_VERSION}); upgrade with `pip install --upgrade selfinstruct-hub`"
+            )
+        return int(version)
+
+    def _check_commits(self, told: int | None) -> None:
+        """Raises PoolError where fewer transactions are in the pool than were once."""
+        if told is None:
+            return
+        counted = self._commits()
+        if counted < told:
+            name = self.path.name
+            raise PoolError(
+                f"{self.path}: {told - counted:,} of its {told:,} transactions are missing, as after {name}-wal "
+                f"was cut or removed; restore {name}, {name}-wal and {name}{commits.SUFFIX} from one backup, or "
+                f"delete {name}{commits.SUFFIX} to go on with what is there: what was lost is asked for again"
+            )
+
+    def _commits(self) -> int:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (commits.META,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _migrate(self, version: int, *, read_only: bool) -> None:
+        """Brings an older pool to today's format: in memory for a reader, else in place with a copy beside it."""
+        if version == SCHEMA_VERSION:
+            return
+        if read_only:
+            memory = sqlite3.connect(":memory:", isolation_level=None)
+            self._db.backup(memory)
+            self._db.close()
+            self._db = memory
+        else:
+            self._keep_copy(version)
+        with self._transaction() as db:
+            for older in range(version, SCHEMA_VERSION):
+                for statement in MIGRATIONS[older].split(";"):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _keep_copy(self, version: int) -> None:
+        """Keeps the pool in its old format. It moves to its name whole, so that a death half-way leaves no half of
+        one there; what an earlier try has left gives way to the pool as it is now, which has all of that."""
+        backup = self.path.with_name(f"{self.path.name}.format-{version}")
+        unfinished = backup.with_name(f"{backup.name}.new")
+        try:
+            unfinished.unlink(missing_ok=True)
+            copy = sqlite3.connect(unfinished)
+            try:
+                self._db.backup(copy)
+            finally:
+                copy.close()
+            unfinished.replace(backup)
+        except OSError as error:
+            raise PoolError(
+                f"{backup}: cannot be written ({error.strerror}); check space and permissions"
+            ) from error
+
+    def close(self) -> None:
+        self._db.close()
+        if self._tally is not None:
+            self._tally.close()
+
+    def __enter__(self: _Opened) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with errors_named(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute(commits.COUNT)
+                count = self._commits()
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        if self._tally is not None:
+            self._tally.write(count)
+
+    def _rows(self, query: str, *values: Any, **named: Any) -> list[tuple[Any, ...]]:
+        with errors_named(self.path):
+            return self._db.execute(query, named or values).fetchall()
+
+    def glance(self) -> None:
+        """Looks for damage where that takes no time worth mentioning. Raises PoolError where there is some."""
+        if self.path.stat().st_size <= SMALL:
+            self._check("quick_check")
+
+    def check(self) -> None:
+        """Reads the whole file. Raises PoolError where it is damaged."""
+        self._check("integrity_check")
+
+    def _check(self, how: str) -> None:
+        problems = [str(text) for (text,) in self._rows(f"PRAGMA {how}(1)")]
+        if problems != ["ok"]:
+            raise PoolError(_damaged(self.path, problems[0]))
+
+
+def check_not_lost(path: Path) -> None:
+    """Raises PoolError where there is no pool at `path` and there was one."""
+    told = commits.told(path)
+    if told and not path.exists():
+        raise PoolError(
+            f"{path}: is missing, and {path.name}{commits.SUFFIX} says that it was written {told:,} times; "
+            f"restore it from a backup, or delete {path.name}{commits.SUFFIX} to begin anew"
+        )
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    # Without a write-ahead log nobody is writing, and a read-only medium can be read too.
+    log = path.with_name(f"{path.name}-wal")
+    mode = "mode=ro" if log.exists() else "immutable=1"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
+
+
+def _damaged(path: Path, said: str) -> str:
+    return (
+        f"{path}: the pool is damaged ({' '.join(said.split())}); restore it from a backup together with "
+        f"{path.name}-wal and {path.name}{commits.SUFFIX}"
+    )
+
+
+_NO_SPACE = ("disk is full", "disk I/O error")
+_DAMAGED = ("malformed", "corrupt", "Could not decode", "file is encrypted")
+
+
+@contextmanager
+def errors_named(path: Path) -> Iterator[None]:
+    """SQLite's errors in the user's words, and what is stored and cannot be read as JSON."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        message = str(error)
+        if any(words in message for words in _NO_SPACE):
+            raise PoolError(
+                f"{path}: the disk is full or failing ({message}); free some space and start again, "
+                "what was stored is kept"
+            ) from error
+        if "not a database" in message:
+            raise PoolError(f"{path}: not a pool of selfinstruct-hub") from error
+        if any(words in message for words in _DAMAGED):
+            raise PoolError(_damaged(path, message)) from error
+        if "readonly" in message or "unable to open" in message:
+            raise PoolError(f"{path}: cannot be opened for writing; check its permissions") from error
+        if "locked" in message:
+            raise PoolError(f"{path}: another program holds the pool open for writing") from error
+        raise
+    except json.JSONDecodeError as error:
+        raise PoolError(_damaged(path, f"a stored text is no JSON: {error}")) from error

@@ -1,0 +1,118 @@
+"""Reading answers ahead in a second process, while the first one judges: parsers and the rules that look at one
+candidate alone, whose verdict depends on nothing else.
+
+Only for recipes of ours with one stage, which another process knows too, and only where there is enough to do.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import IO, Any
+
+from selfinstruct_hub import filters
+from selfinstruct_hub.errors import SelfInstructError
+from selfinstruct_hub.judging import rules_of
+from selfinstruct_hub.judging.again import Ruling
+from selfinstruct_hub.pool import encoding
+from selfinstruct_hub.pool.again import StoredDraw
+from selfinstruct_hub.records import Candidate, Round, canonical_json, task_of
+from selfinstruct_hub.replay.answers import Reader
+
+# Below so many draws the process would still be starting when the other is done.
+LEAST_DRAWS = 4000
+_AHEAD = 3  # batches
+OURS = ("alpaca",)
+
+Read = list[tuple[list[Candidate], list[Ruling]]]
+Batch = tuple[list[StoredDraw], Read]
+
+
+def read_ahead(round_: Round, batches: Iterator[list[StoredDraw]]) -> Iterator[Batch]:
+    """The draws of each batch with their candidates and what the rules say of each, in order."""
+    # A process of its own and no fork or spawn of this one, whose main module may be anybody's script.
+    command = [sys.executable, "-c", "from selfinstruct_hub.replay.ahead import answer; answer()"]
+    path = [place for place in sys.path if place]
+    with (
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        ) as process,
+        ThreadPoolExecutor(1, thread_name_prefix="answers") as sending,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            waiting: deque[list[StoredDraw]] = deque()
+            # In a thread, because both ends may wait for the other to read.
+            first = (round_.number, dict(round_.settings))
+            sending.submit(_send, process.stdin, first)
+            for batch in batches:
+                # What its parser needs, and nothing of what was judged.
+                asked = [StoredDraw(draw.number, draw.judged, answers=draw.answers) for draw in batch]
+                sending.submit(_send, process.stdin, asked)
+                waiting.append(batch)
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft(), _received(process.stdout)
+            for batch in waiting:
+                yield batch, _received(process.stdout)
+        finally:
+            # Where the caller goes away in the middle, nobody reads what is still being made.
+            process.kill()
+            sending.shutdown(cancel_futures=True)
+
+
+def _send(pipe: IO[bytes], value: Any) -> None:
+    with suppress(BrokenPipeError):  # told by what is missing in the answer
+        pickle.dump(value, pipe, protocol=pickle.HIGHEST_PROTOCOL)
+        pipe.flush()
+
+
+def _received(pipe: IO[bytes]) -> Read:
+    try:
+        found: Read = pickle.load(pipe)
+    except EOFError:
+        raise SelfInstructError(
+            "the process that reads answers ahead has ended, and nothing was changed; start again"
+        ) from None
+    return found
+
+
+def answer() -> None:
+    """In the other process: reads batches from standard input until it ends, and writes what it found."""
+    # Ctrl-C is the first one's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    number, settings = pickle.load(sys.stdin.buffer)
+    reader, rules = Reader(Round(number, "", 0, True, settings), None), rules_of(settings)
+    while True:
+        try:
+            draws: Sequence[StoredDraw] = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        found: Read = []
+        for draw in draws:
+            candidates = reader.candidates(draw)
+            found.append((candidates, [ruling(candidate, rules) for candidate in candidates]))
+        _send(sys.stdout.buffer, found)
+
+
+def ruling(candidate: Candidate, rules: filters.Rules) -> Ruling:
+    """What the rules say of a candidate, and what would be stored of it."""
+    text = encoding.candidate_text(candidate)
+    drop = filters.instruction_drop(candidate, rules)
+    if drop is not None or candidate.failure is not None:
+        return Ruling(drop, None, None, text, None)
+    kept = filters.kept_instances(candidate, rules)
+    if kept[2] is not None:
+        return Ruling(None, kept, None, text, None)
+    task = task_of(candidate, kept[0])
+    return Ruling(None, kept, task, text, canonical_json(encoding.task_values(task)))
