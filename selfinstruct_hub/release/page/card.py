@@ -207,12 +207,15 @@ def _metadata(manifest: Mapping[str, Any], settings: CardSettings, title: str) -
     # The Hub has no key for the model that wrote a dataset, so a tag says it.
     models = [f"generated-by:{model}" for model in _models(manifest) if _MODEL_ID.fullmatch(model)]
     other = settings.license == "other"
+    # The Hub knows languages by ISO 639 alone, and has another key for what is said beyond it ("pt-BR").
+    language = manifest["language"].partition("-")[0].lower()
     found = {
         "pretty_name": title,
         "license": settings.license,
         "license_name": settings.license_name if other else None,
         "license_link": settings.license_link if other else None,
-        "language": [manifest["language"]],
+        "language": [language],
+        "language_bcp47": [manifest["language"]] if manifest["language"] != language else None,
         "language_creators": ["machine-generated"] if written else None,
         "annotations_creators": ["machine-generated"] if written else None,
         "size_categories": [size_category(manifest["rows"])],
@@ -253,7 +256,8 @@ def _bibtex(manifest: Mapping[str, Any], title: str) -> str:
     plain = re.sub(r"[\\{}]", "", " ".join(title.split()))
     key = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "dataset"
     tool = f"selfinstruct-hub {manifest['made_with']['selfinstruct-hub']}"
-    fields = {"title": f"{{{plain}}}", "version": manifest["version"], "note": f"Dataset, made with {tool}"}
+    written = re.sub(r"([%&#$_])", r"\\\1", plain)  # as TeX would have them
+    fields = {"title": f"{{{written}}}", "version": manifest["version"], "note": f"Dataset, made with {tool}"}
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     return f"@misc{{{key},\n{lines}\n}}"
 
