@@ -1,4 +1,7 @@
-"""The `grow` command whole: lock, pool, endpoint, rounds, releases. Joins the rooms; decides nothing else."""
+"""The `grow` command whole: lock, pool, endpoint, rounds, releases. Joins the rooms; decides nothing else.
+
+What writes releases is imported when there is one to write, and a mistake in the settings is told without it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from selfinstruct_hub import events, release, saturation
+from selfinstruct_hub import events, saturation
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint.budget import MAX_TIME, Budget, check_prices
 from selfinstruct_hub.endpoint.connect import opened
@@ -185,6 +188,8 @@ class _Growing:
     def _frozen(self, outcome: RoundOutcome) -> Finished:
         if outcome.limit is not None:
             return Finished(outcome, None)
+        from selfinstruct_hub import release
+
         place, name = self._workspace.releases, self._workspace.name
         return Finished(outcome, release.freeze(place, self._pool, outcome.round, self._settings.card, name))
 
@@ -229,6 +234,8 @@ def package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings
         if source and round_.number in source.rounds:
             continue
         if round_.complete and not workspace.is_released(round_.version):
+            from selfinstruct_hub import release
+
             frozen = release.freeze(workspace.releases, pool, round_, settings.card, workspace.name)
             if frozen is not None:
                 packaged.append(Finished(RoundOutcome(round_, pool.accepted_count(round_.number)), frozen))
