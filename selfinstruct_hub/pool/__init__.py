@@ -59,23 +59,27 @@ class Pool:
         return cls._open(path)
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Pool:
-        """The pool at `path`. Raises PoolError for a file that is none, a damaged or a newer one."""
+    def open(cls, path: Path, *, read_only: bool = False, any_thread: bool = False) -> Pool:
+        """The pool at `path`; with `any_thread` one thread after another may use it. Raises PoolError for a file
+        that is none, a damaged or a newer one."""
         if not path.is_file():
             raise PoolError(f"{path}: there is no pool yet")
-        return cls._open(path, read_only=read_only)
+        return cls._open(path, read_only=read_only, any_thread=any_thread)
 
     @classmethod
-    def _open(cls, path: Path, *, create: bool = False, read_only: bool = False) -> Pool:
+    def _open(cls, path: Path, *, create: bool = False, read_only: bool = False, any_thread: bool = False) -> Pool:
         with _errors_named(path):
             # Autocommit: every transaction is opened and closed by `_transaction`.
             if read_only:
                 # Without a write-ahead log nobody is writing, and a read-only medium can be read too.
                 log = path.with_name(f"{path.name}-wal")
                 mode = "mode=ro" if log.exists() else "immutable=1"
-                connection = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
+                name: str | Path = f"{path.resolve().as_uri()}?{mode}"
             else:
-                connection = sqlite3.connect(path, isolation_level=None)
+                name = path
+            connection = sqlite3.connect(
+                name, uri=read_only, isolation_level=None, check_same_thread=not any_thread
+            )
             pool = cls(path, connection)
             try:
                 if create:
@@ -87,7 +91,7 @@ class Pool:
                         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 else:
-                    pool._migrate(pool._format(), read_only=read_only)
+                    pool._migrate(pool._format(), read_only=read_only, any_thread=any_thread)
                 # FULL: a stored completion survives a power cut too, not only a crash of ours.
                 pool._db.execute("PRAGMA synchronous = FULL")
                 pool._db.execute("PRAGMA foreign_keys = ON")
@@ -108,12 +112,12 @@ class Pool:
             )
         return int(version)
 
-    def _migrate(self, version: int, *, read_only: bool) -> None:
+    def _migrate(self, version: int, *, read_only: bool, any_thread: bool) -> None:
         """Brings an older pool to today's format: in memory for a reader, else in place with a copy beside it."""
         if version == SCHEMA_VERSION:
             return
         if read_only:
-            memory = sqlite3.connect(":memory:", isolation_level=None)
+            memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=not any_thread)
             self._db.backup(memory)
             self._db.close()
             self._db = memory
@@ -132,6 +136,10 @@ class Pool:
 
     def close(self) -> None:
         self._db.close()
+
+    def interrupt(self) -> None:
+        """Ends the query that another thread waits for; sqlite3.OperationalError is raised there."""
+        self._db.interrupt()
 
     def __enter__(self) -> Pool:
         return self
@@ -367,8 +375,8 @@ class Pool:
 
     def rejected_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """(number, position, stage, candidate, task, reason, detail, nearest, lost, neighbour's instruction) of
-        what a round rejected, in order, in batches of `size`; candidate, task, nearest and lost as JSON. Call
-        `gather_neighbours` before."""
+        what a round rejected, in order, in batches of `size`; candidate, task, nearest (the first one at most) and
+        lost as JSON. Call `gather_neighbours` before."""
         return self._batches(published.REJECTED, size, round_number)
 
     def gather_neighbours(self, first_round: int) -> None:
@@ -387,6 +395,15 @@ class Pool:
         query = "SELECT count(*) FROM verdicts WHERE round = ? AND task IS NOT NULL"
         ((count,),) = self._rows(query, round_number)
         return int(count)
+
+    def has_rows(self, last_round: int) -> bool:
+        """Whether the rounds up to `last_round` have a row: an accepted task with an instance."""
+        ((found,),) = self._rows(
+            "SELECT EXISTS (SELECT 1 FROM verdicts WHERE round <= ? AND task IS NOT NULL"
+            " AND json_array_length(task, '$.instances') > 0)",
+            last_round,
+        )
+        return bool(found)
 
     def counts(self, round_number: int) -> dict[str, Any]:
         """What `status`, the manifest and the card say of a round: see `counting.counts`; and `unjudged`, stored

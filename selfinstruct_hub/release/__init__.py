@@ -20,6 +20,7 @@ from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import IMPORT, Round, is_import
 from selfinstruct_hub.release import contents, costs, page, script, shards
+from selfinstruct_hub.release.threads import Behind
 from selfinstruct_hub.workspace import MANIFEST, is_release
 
 
@@ -40,15 +41,18 @@ def freeze(
     if target.exists():
         raise ReleaseError(f"{target}: is no release ({MANIFEST} is missing); move it away and start again")
     rounds = [r for r in pool.rounds() if r.number <= round_.number]
-    counts = {r.number: pool.counts(r.number) for r in rounds}
-    if not any(found["rows"] for found in counts.values()):
+    if not pool.has_rows(round_.number):
         return None
     building = releases / f".building-{round_.version}"
     with _disk_errors_named(target):
         if building.exists():
             shutil.rmtree(building)
         building.mkdir(parents=True)
-        files = shards.write(building, pool, rounds, known=_known_shards(releases, rounds))
+        known = _known_shards(releases, rounds)
+        seen = page.Seen(round_.version, card_settings.samples)
+        with _counted(pool, rounds) as counts:
+            files = shards.write(building, pool, rounds, known=known, watch=seen.add)
+            seen.read(building, [file for file in files if (file["config"], file["round"]) in known])
         grown = {} if is_import(round_.settings) else {"tasks": round_.wanted}
         asked = config.Settings.model_validate({**round_.asked, **grown, "card": card_settings.model_dump()})
         manifest = _manifest(pool, rounds, counts, asked, files)
@@ -56,7 +60,7 @@ def freeze(
         (building / script.FILE_NAME).write_text(script.render(manifest), encoding="utf-8")
         title = card_settings.pretty_name or name
         earlier = [releases / one.version for one in reversed(rounds[:-1]) if is_release(releases / one.version)]
-        page.write(building, manifest, card_settings, title, earlier=earlier)
+        page.write(building, manifest, card_settings, title, seen=seen, earlier=earlier)
         for extra in (config.FILE_NAME, script.FILE_NAME):
             manifest["files"].append({"path": extra, **shards.measure(building / extra)})
         (building / MANIFEST).write_text(
@@ -132,6 +136,19 @@ def _known_shards(releases: Path, rounds: list[Round]) -> shards.Known:
                     known.setdefault((file["config"], file["round"]), []).append((folder / file["path"], file))
             break  # it holds those of the rounds before it
     return known
+
+
+@contextmanager
+def _counted(pool: Pool, rounds: list[Round]) -> Iterator[dict[int, dict[str, Any]]]:
+    """The pool's counts by round, counted while the caller does something else; there when the context is left."""
+    counts: dict[int, dict[str, Any]] = {}
+    with Pool.open(pool.path, read_only=True, any_thread=True) as reader, Behind("counts") as behind:
+        behind.do(lambda: counts.update({one.number: reader.counts(one.number) for one in rounds}))
+        try:
+            yield counts
+        except BaseException:
+            reader.interrupt()
+            raise
 
 
 @contextmanager
