@@ -9,8 +9,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,6 +24,9 @@ from selfinstruct_hub.release.page import samples
 from selfinstruct_hub.release.page.escaping import cell, code, fenced
 from selfinstruct_hub.release.page.pictures import LEAST_TASKS
 from selfinstruct_hub.release.page.reasons import explained
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATE = "dataset_card.md.j2"
 NO_PICTURES = (
@@ -68,16 +72,6 @@ def body(
     pictures: Mapping[str, str],
 ) -> str:
     """The card without its YAML."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(assets.folder("cards")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(cell=cell, code=code, fenced=fenced)
     drops: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     failed: Counter[str] = Counter()
@@ -89,7 +83,7 @@ def body(
     newest = {round_["settings"]["recipe"]: round_["settings"] for round_ in grown}
     used = [(recipe := recipes.named(name), recipe.differences(newest[name])) for name in newest]
     deciding = [{k: v for k, v in r["settings"].items() if k != "seed"} for r in grown]
-    text = environment.get_template(TEMPLATE).render(
+    text = _environment().get_template(TEMPLATE).render(
         manifest=manifest,
         statistics=manifest["statistics"],
         verbs=manifest["statistics"].get("verbs"),
@@ -130,6 +124,22 @@ def body(
     )
     # What a section leaves out must not leave a gap; a sample's own empty lines stand inside a fence, indented.
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    """The templates. Compiling them takes longer than all else of a small release."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(assets.folder("cards")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(cell=cell, code=code, fenced=fenced)
+    return environment
 
 
 def _spans(manifest: Mapping[str, Any], section: str, key: str) -> list[tuple[str, Mapping[str, Any]]]:
