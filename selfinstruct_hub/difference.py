@@ -65,12 +65,24 @@ class Difference:
         return {"from": self.before, "to": self.after, **self.totals, "rounds": rounds}
 
 
+def sides(directory: Path, first: str, second: str | None) -> tuple[Path, Path]:
+    """The two release folders that are named: by two versions of the workspace `directory`, or as `directory` and
+    another folder. Raises UsageError where they are not there."""
+    if second is not None:
+        return release_of(directory, first), release_of(directory, second)
+    if _order(first) and not Path(first).exists():
+        raise UsageError(
+            f"{first}: expected two versions, as in `selfinstruct-hub diff {directory} {first} V2`, or two folders"
+        )
+    return directory, Path(first)
+
+
 def release_of(directory: Path, version: str) -> Path:
     """The folder of a version in the workspace `directory`. Raises UsageError where there is none."""
     folder = directory / "releases" / version
     try:
         places = list((directory / "releases").iterdir()) if (directory / "releases").is_dir() else []
-        there = sorted((p.name for p in places if is_release(p)), key=_order)
+        there = sorted((p.name for p in places if not p.name.startswith(".") and is_release(p)), key=_order)
     except OSError as error:
         raise WorkspaceError(f"{error.filename or directory}: cannot be read ({error.strerror})") from None
     if version not in there:
@@ -86,8 +98,8 @@ def difference(before: Path, after: Path) -> Difference:
     instruction and input with another output, or, if there is none, its instruction with another input. A round
     whose shards are the same bytes is not read. Raises ReleaseError for a folder that is no release.
     """
-    manifests = [read_manifest(folder) for folder in (before, after)]
     try:
+        manifests = [read_manifest(folder) for folder in (before, after)]
         numbers = sorted({int(entry["round"]) for manifest in manifests for entry in manifest["rounds"]})
         shards = [
             {number: published.shards(manifest, _CONFIG, number) for number in numbers} for manifest in manifests
@@ -96,8 +108,10 @@ def difference(before: Path, after: Path) -> Difference:
             _round(number, (before, after), (shards[0][number], shards[1][number])) for number in numbers
         )
         return Difference(str(manifests[0]["version"]), str(manifests[1]["version"]), rounds)
-    except (KeyError, TypeError) as error:
-        raise ReleaseError(f"{before} or {after}: its manifest is none of a release (no {error})") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReleaseError(f"{before} or {after}: its manifest is none of a release ({error!r})") from None
+    except OSError as error:
+        raise ReleaseError(f"{error.filename or before}: cannot be read ({error.strerror})") from None
 
 
 def _order(name: str) -> tuple[int, ...]:

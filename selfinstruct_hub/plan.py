@@ -162,9 +162,9 @@ def _later_steps(settings: Settings, endpoint: Told, frequency_penalty: float | 
 
 
 def regeneration(settings: Settings, endpoint: Told, part: str) -> dict[str, Any]:
-    """What decides the rows that a revision writes anew, with every `auto` resolved: `decoding`, how many seeds are
-    `shown`, and the tokens that they have (`room`, None: no bound). New instances are asked for as in Self-Instruct's
-    third step; `decoding` of the settings is for outputs.
+    """What decides the rows that a revision writes anew, with every `auto` resolved: `decoding`, how many seeds
+    are `shown`, and the tokens that they have (`room`, None: no bound). New instances are asked for as in
+    Self-Instruct's third step; `decoding` of the settings is for outputs.
 
     Raises ConfigError for a language that nobody knows the name of.
     """

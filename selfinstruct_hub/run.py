@@ -1,11 +1,14 @@
-"""The `grow` command whole: lock, pool, endpoint, rounds, releases. Joins the rooms; decides nothing else."""
+"""The `grow` command whole: lock, pool, endpoint, rounds, releases. Joins the rooms; decides nothing else.
+
+What writes releases is imported when there is one to write, and a mistake in the settings is told without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from selfinstruct_hub import release, saturation
+from selfinstruct_hub import saturation
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint.budget import check_prices
 from selfinstruct_hub.grow import INTERRUPT, SATURATION, RoundOutcome, grow_round
@@ -134,6 +137,8 @@ class _Growing:
     def _frozen(self, outcome: RoundOutcome) -> Finished:
         if outcome.limit is not None:
             return Finished(outcome, None)
+        from selfinstruct_hub import release
+
         place, name = self._workspace.releases, self._workspace.name
         edition = editions(self._pool)[-1]
         return Finished(outcome, release.freeze(place, self._pool, edition, self._settings.card, name))
@@ -174,6 +179,8 @@ def package_complete_rounds(workspace: Workspace, pool: Pool, settings: Settings
         if source and round_.number in source.rounds and edition.state <= source.revisions:
             continue
         if not workspace.is_released(edition.version):
+            from selfinstruct_hub import release
+
             frozen = release.freeze(workspace.releases, pool, edition, settings.card, workspace.name)
             if frozen is not None:
                 packaged.append(Finished(RoundOutcome(round_, pool.accepted_count(round_.number)), frozen))

@@ -260,6 +260,102 @@ def test_the_header_is_yaml_and_a_name_cannot_open_markup(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("language", "known", "more"),
+    [("en", "en", None), ("EN", "en", ["EN"]), ("pt-BR", "pt", ["pt-BR"]), ("no", "no", None)],
+)
+def test_the_hub_is_told_a_language_that_it_knows(
+    tmp_path: Path, language: str, known: str, more: list[str] | None
+) -> None:
+    text = card.render({**manifest_of(tmp_path), "language": language}, config.CardSettings(), "x")
+    metadata = yaml.safe_load(text.removeprefix("---\n").split("\n---\n", 1)[0])
+    assert metadata["language"] == [known]
+    assert metadata.get("language_bcp47") == more
+    assert f"- Language: `{language}`.\n" in text
+
+
+def test_a_title_is_tex_in_the_citation(tmp_path: Path) -> None:
+    text = card.render(manifest_of(tmp_path), config.CardSettings(), r"100% \LaTeX_{} & #1 for $5")
+    assert r"title = {{100\% LaTeX\_ \& \#1 for \$5}}," in text
+    assert "@misc{100-latex-1-for-5," in text
+
+
+def card_of(folder: Path, *rounds: int, **changes: Any) -> str:
+    """The card of the rounds of those numbers, the rows and rounds of ROWS and ROUNDS; `changes` go into the
+    manifest."""
+    files = shards_of(folder, [row for row in ROWS if row[0] in rounds])
+    told = [ROUNDS[number - 1] for number in rounds]
+    found = {"statistics": statistics.measured(folder, files, told), "rounds": told, "files": files, **changes}
+    return card.render({**manifest_of(folder), **found}, config.CardSettings(), "x")
+
+
+def test_what_is_said_of_grown_rows_is_not_said_of_imported_ones(tmp_path: Path) -> None:
+    grown, imported, mixed = (card_of(tmp_path / str(n), *n) for n in ((1, 2), (3,), (2, 3)))
+    assert "`provenance` tells of every row which requests made it" in grown
+    assert "`provenance` tells of every row what its nearest neighbours were." in imported
+    assert "`provenance` tells of every row that was not imported which requests made it" in mixed
+    assert "the inputs and the outputs. **Nobody has checked" in grown
+    assert "**Nobody has checked" not in imported
+    assert "the inputs and the outputs of all rows that were not imported. **Nobody has checked" in mixed
+    assert "\nThe rows were written by " in grown
+    assert "were written by" not in imported
+    assert "\nThe rows that were not imported were written by " in mixed
+    for text in (grown, imported, mixed):
+        assert "175 seed tasks" in text
+        assert "human-written" not in text  # a seed file can be anybody's, and a model's
+
+
+def test_classification_alone_is_told(tmp_path: Path) -> None:
+    def told(only: bool) -> str:
+        settings = ROUNDS[1]["settings"]
+        options = {**settings["options"], "only_classification": only}
+        text = card_of(tmp_path, 2, rounds=[{**ROUNDS[1], "settings": {**settings, "options": options}}])
+        return next(line for line in text.split("\n") if line.startswith("- Later steps: "))
+
+    assert "(only classification tasks were asked for, and no others were kept)" in told(True)
+    assert told(True).endswith("label first with up to 16 seeds shown.")
+    assert "only classification" not in told(False)
+    assert told(False).endswith("for classification tasks, input first with up to 11 for the others.")
+
+
+def test_tokens_that_nobody_told_are_no_zero(tmp_path: Path) -> None:
+    files = shards_of(tmp_path, ROWS)
+    rounds = [{**ROUNDS[0], "tokens": {"prompt": 0, "generated": 7}}, ROUNDS[2]]
+    text = card_of(tmp_path, 1, 3, rounds=rounds, statistics=statistics.measured(tmp_path, files, rounds))
+    assert "| 60.0% | - | 7 |\n" in text
+    assert "| 100.0% | 0 | 0 |\n" in text  # an import asks for nothing
+
+
+def test_what_a_paraphrase_gate_did_not_see_is_a_limitation(tmp_path: Path) -> None:
+    said = "- Novelty means few words in common"
+    assert said not in card_of(tmp_path / "a", 1, 2)  # both had one
+    assert f"{said} where no second gate stood: two" in card_of(tmp_path / "b", 1, 3)
+    assert f"{said}: two" in card_of(tmp_path / "c", 3)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [
+        (6, "\n1 task was imported as an instruction alone and has no row.\n"),
+        (7, "\n2 tasks were imported as instructions alone and have no row.\n"),
+        (5, ""),
+    ],
+)
+def test_tasks_without_a_row_are_told(tmp_path: Path, tasks: int, said: str) -> None:
+    text = card.render({**manifest_of(tmp_path), "tasks": tasks}, config.CardSettings(), "x")
+    assert (said or "tokenizers differ).\n50.0% of the rows") in text
+    assert ("alone" in text) == bool(said)
+
+
+def test_a_character_is_no_word_unless_it_is_said(tmp_path: Path) -> None:
+    said = "a character counts as a word if its script has no spaces"
+    assert said not in card_of(tmp_path / "en", 1)
+    rows = [(1, 0, text, "", "好", None, "tgi", 0.1) for text in ("请写一首诗。", "翻译这句话。")]
+    files = shards_of(tmp_path / "zh", rows)
+    found = statistics.measured(tmp_path / "zh", files, ROUNDS[:1])
+    assert f"begin an instruction, where {said}." in card_of(tmp_path / "zh", 1, files=files, statistics=found)
+
+
+@pytest.mark.parametrize(
     ("rows", "category"),
     [
         (0, "n<1K"),

@@ -21,6 +21,7 @@ from aiohttp import web
 from selfinstruct_hub.cli import app
 from selfinstruct_hub.cli.choices import duration
 from selfinstruct_hub.errors import UsageError
+from tests.support import tool
 from tests.support.tgi import CHAT, GENERATE, MODELS, Server, running, write_steps
 
 ROOT = Path(__file__).parents[1]
@@ -31,14 +32,7 @@ NOWHERE = "http://127.0.0.1:9"
 def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the tool in a process of its own, from a directory that is not the checkout."""
     clean = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "SELFINSTRUCT_API_KEY")}
-    done = subprocess.run(
-        [sys.executable, "-m", "selfinstruct_hub", *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        cwd="/",
-        env={**clean, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "NO_COLOR": "1", **environment},
-    )
+    done = tool.run(*arguments, cwd="/", environment={**clean, "COLUMNS": "120", "NO_COLOR": "1", **environment})
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

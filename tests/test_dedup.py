@@ -34,6 +34,7 @@ from selfinstruct_hub.dedup import CONTAMINATED, TOO_SIMILAR, dedup, novelty_gat
 from selfinstruct_hub.dedup.dropped import Near, line
 from selfinstruct_hub.errors import BadRowError, DataFileError
 from selfinstruct_hub.show import DedupView, dedup_lines
+from tests.support import tool
 
 # The second is the first but for a word, the fourth the third but for a character; the last is new.
 TEXTS = [
@@ -59,16 +60,10 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def command(
     *arguments: str | Path, into: Path | None = None, given: bytes = b""
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "selfinstruct_hub", "dedup", *map(str, arguments)],
-        capture_output=True,
-        timeout=60,
-        cwd=into or "/",
-        input=given,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "NO_COLOR": "1"},
-    )
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    done = tool.run("dedup", *arguments, cwd=into or "/", given=given, environment=environment)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
 
 
 def jsonl(path: Path, rows: Iterable[Any]) -> Path:

@@ -140,6 +140,19 @@ def _check_command(command: Commands, tmp_path: Path) -> None:
     missing = command("diff", tmp_path / "w", "v1.0.0", "v3.0.0")
     assert missing.code == 2
     assert missing.err == f"error: {tmp_path / 'w'}: has no release v3.0.0; it has: v1.0.0, v1.1.0\n"
+    one = command("diff", tmp_path / "w", "v1.0.0")
+    assert one.code == 2
+    assert one.err.startswith(
+        f"error: v1.0.0: expected two versions, as in `selfinstruct-hub diff {tmp_path / 'w'} "
+    )
+    building = tmp_path / "w/releases/.building-v1.2.0"
+    building.mkdir()
+    (building / "manifest.json").write_text("{")
+    assert ".building" not in command("diff", tmp_path / "w", "v1.0.0", "v3.0.0").err
+    (building / "manifest.json").unlink()
+    (building / "manifest.json").mkdir()
+    unreadable = command("diff", building, first)
+    assert (unreadable.code, len(unreadable.err.splitlines())) == (1, 1)
     no_release = command("diff", first, tmp_path)
     assert no_release.code == 1
     assert no_release.err == f"error: {tmp_path}: is no release (manifest.json is missing)\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from selfinstruct_hub.doctor import Finding, examine
+from tests.support import tool
 from tests.support.tgi import CHAT, GENERATE, INFO, MODELS, Server, running
 
 NUMBERS = " four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen"
@@ -309,13 +309,7 @@ def test_several_endpoints_one_by_one_and_together() -> None:
 
 def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "SELFINSTRUCT_API_KEY")}
-    done = subprocess.run(
-        [sys.executable, "-m", "selfinstruct_hub", "doctor", *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        env={**clean, "HF_HUB_OFFLINE": "1", **environment},
-    )
+    done = tool.run("doctor", *arguments, environment={**clean, **environment})
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

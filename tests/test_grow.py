@@ -613,14 +613,15 @@ def test_a_budget_in_requests_leaves_no_place_empty(tmp_path: Path) -> None:
 
 
 def test_answers_without_token_counts_are_not_free(tmp_path: Path) -> None:
-    """OpenAI's protocol need not tell them; the same estimate is booked now and counted by the next start."""
+    """OpenAI's protocol need not tell them; the same estimate is booked now and counted by the next start. What
+    is in flight when a request is refused is in what the run says it has spent."""
 
     def answer(number: int) -> web.Response:
         text = write_tasks(server.chats[number]["messages"][0]["content"], {"seed": number})[0]
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return web.json_response({"choices": [choice], "model": "m"})
 
-    server = Server(fault=answer)
+    server = Server(fault=answer, delay=lambda number: number % 4 * 0.02)
     with running(server):
         space, settings = workspace(tmp_path / "w", server, tasks=500, **{"endpoint.api": "openai"})
         (stopped,) = run.grow(space, settings, max_tokens=20_000)

@@ -77,6 +77,36 @@ def test_what_was_not_measured_is_not_drawn(
     assert len(drawn) == 3
 
 
+def test_a_round_without_candidates_keeps_its_place(figures: dict[str, Any]) -> None:
+    rounds = [{**ROUNDS[0], "round": n, "candidates": 10, "acceptance": n / 10} for n in (1, 2, 3, 4)]
+    rounds[1].update(candidates=0, acceptance=None)
+    left, right = pictures._growth({**figures, "rounds": rounds}).axes
+    (line,) = right.lines
+    drawn = {x: round(float(y), 3) for x, y in zip(*line.get_data(), strict=True) if y == y}
+    labels = dict(zip(right.get_xticks(), (text.get_text() for text in right.get_xticklabels()), strict=True))
+    assert {labels[x]: y for x, y in drawn.items()} == {"1": 10, "3": 30, "4": 40}
+    assert [text.get_text() for text in left.get_xticklabels()] == ["1", "2", "3", "4"]
+
+
+def test_no_label_lies_on_a_bar(figures: dict[str, Any]) -> None:
+    """Neither the legend of novelty, where exact copies were rejected, nor a median beside the highest bar."""
+    counts = [0] * 19 + [1000]
+    both = {"count": 1000, "median": 1.0, "histogram": {"width": 0.05, "counts": counts, "above": 0}}
+    novelty = pictures._novelty({"novelty": {"accepted": both, "rejected": both}})
+    lengths = pictures._lengths(figures)
+    for figure in (novelty, lengths):
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()
+        for axes in figure.axes:
+            labels = [*axes.texts, *filter(None, [axes.get_legend(), axes.yaxis.label])]
+            for label in labels:
+                box = label.get_window_extent(renderer)
+                assert box.x0 >= 0, label
+                assert not any(
+                    bar.get_window_extent(renderer).overlaps(box) for bar in axes.patches if bar.get_height()
+                )
+
+
 def test_without_inputs_there_are_two_histograms(figures: dict[str, Any]) -> None:
     figures["input"]["words"] = None
     assert [axes.get_title("left") for axes in pictures._lengths(figures).axes] == ["Instructions", "Outputs"]
@@ -157,6 +187,17 @@ def _apart(one: list[tuple[float, float]], other: list[tuple[float, float]]) -> 
 )
 def test_fonts_are_those_that_have_the_letters(texts: list[str], fonts: list[str] | None) -> None:
     assert rings.fonts_for(texts) == fonts
+
+
+def test_a_font_that_is_gone_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib keeps a list of fonts in its cache, and a font may be removed, or be no font."""
+    from matplotlib import font_manager
+
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    gone = [font_manager.FontEntry(fname=str(path), name=path.stem) for path in (tmp_path / "gone.ttf", broken)]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", gone)
+    assert rings.fonts_for(["文章"]) is None
 
 
 def test_letters_that_no_font_has_leave_the_rings_out(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from selfinstruct_hub import config, release, run
 from selfinstruct_hub.exchange import import_file
@@ -270,9 +271,42 @@ def test_an_earlier_version(cmd: Commands, grown: Path, tmp_path: Path) -> None:
 
 def test_a_branch_and_an_empty_directory_will_do(cmd: Commands, tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
-    done = cmd("pull", REPO, tmp_path / "w", "--revision", "main")
+    (tmp_path / "link").symlink_to("w")
+    kept = (tmp_path / "w").stat().st_ino
+    done = cmd("pull", REPO, tmp_path / "link", "--revision", "main")
     assert done.code == 0, done.err
     assert (tmp_path / "w/releases/v2.0.0/manifest.json").is_file()
+    # It may be a mounted disk, or where the user stands.
+    assert (tmp_path / "w").stat().st_ino == kept
+    assert [path.name for path in sorted((tmp_path / "w").iterdir())] == [
+        *("pool.sqlite3", "releases", "seeds.jsonl", "selfinstruct.yaml"),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "w"]
+
+
+def test_two_pulls_into_one_place(pushed: Repo, cmd: Commands, tmp_path: Path) -> None:
+    building = tmp_path / f".w.pulling-{pushed.head[:12]}"
+    building.mkdir()
+    with FileLock(building / ".lock"):
+        done = cmd("pull", REPO, tmp_path / "w")
+    assert (done.code, done.error) == (1, f"{tmp_path / 'w'}: another pull is making it; wait for it or stop it")
+    assert cmd("pull", REPO, tmp_path / "w").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+def test_an_address_in_the_published_settings_is_not_followed(pushed: Repo, cmd: Commands, tmp_path: Path) -> None:
+    """It would be asked, with the user's key, as soon as the workspace grows."""
+    tree = pushed.tree()
+    manifest, text = json.loads(tree["manifest.json"]), tree["selfinstruct.yaml"].decode()
+    assert text.count("\n  url: null") == 1
+    content = text.replace("\n  url: null", "\n  url: http://127.0.0.1:9").encode()
+    entry = next(file for file in manifest["files"] if file["path"] == "selfinstruct.yaml")
+    entry.update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    changes = {"selfinstruct.yaml": content, "manifest.json": json.dumps(manifest).encode()}
+    pushed.tags["v9.0.0"] = pushed.write(changes)
+    done = cmd("pull", REPO, tmp_path / "w")
+    assert done.code == 0, done.err
+    assert Workspace.at(tmp_path / "w").settings().endpoint.urls == []
 
 
 # Cut, and mistakes.
@@ -286,13 +320,19 @@ def test_a_cut_connection_is_tried_again(hub: Hub, cmd: Commands, tmp_path: Path
     assert sum(fault.seen > fault.skip for fault in hub.faults) == 2
 
 
-def test_killed_in_the_middle_it_goes_on(hub: Hub, cmd: Commands, grown: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exists", [False, True])
+def test_killed_in_the_middle_it_goes_on(
+    hub: Hub, cmd: Commands, grown: Path, tmp_path: Path, exists: bool
+) -> None:
+    if exists:
+        (tmp_path / "w").mkdir()
     hub.faults = [Fault("GET .*resolve.*parquet", skip=4, times=10**6, hold=True)]
     pid = cmd.start("pull", REPO, tmp_path / "w")
     assert hub.held.wait(20)
     os.kill(pid, signal.SIGKILL)
     cmd.wait()
-    assert not (tmp_path / "w").exists()
+    assert (tmp_path / "w").exists() == exists
+    assert not (tmp_path / "w" / "selfinstruct.yaml").exists()
     hub.faults = []
     before = len(hub.log)
     done = cmd("pull", REPO, tmp_path / "w")
@@ -302,6 +342,7 @@ def test_killed_in_the_middle_it_goes_on(hub: Hub, cmd: Commands, grown: Path, t
     assert len(read) == sum("config" in file for file in manifest["files"]) - 4
     assert files_of(tmp_path / "w/releases/v2.0.0") == files_of(grown / "releases/v2.0.0")
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
+    assert not list((tmp_path / "w").glob(".pulling*"))
 
 
 def changed(**values: Any) -> Callable[[Repo], None]:

@@ -13,14 +13,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import configure_http_backend
+from huggingface_hub import configure_http_backend, constants
+from huggingface_hub.utils._runtime import is_xet_available
 
 from selfinstruct_hub import config, run
+from selfinstruct_hub.errors import HubAccessError, UsageError
+from selfinstruct_hub.hub.client import quiet
 from selfinstruct_hub.hub.connection import Connection
 from selfinstruct_hub.workspace import Workspace
 from tests.support.hub import AFTER, BEFORE, MIDDLE, Asked, Fault, Hub, Repo, running
@@ -118,23 +122,25 @@ def test_every_release_is_one_commit_and_one_tag(hub: Hub, cmd: Commands, grown:
 
 def test_a_trainer_loads_every_version(hub: Hub, cmd: Commands, grown: Path, tmp_path: Path) -> None:
     assert cmd("push", grown, "--repo", "org/my-tasks").code == 0
-    for version, rows in (("v1.0.0", 3), ("v1.2.0", 9)):
-        arguments = {"repo": "org/my-tasks", "revision": version, "names": [None, "messages", "seeds"]}
-        done = subprocess.run(
-            [sys.executable, str(CLIENT), "load", json.dumps(arguments)],
-            env=hub.environment(tmp_path / version, HF_TOKEN=TOKEN),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
+    versions = {"v1.0.0": 3, "v1.2.0": 9}
+    arguments = {"repo": "org/my-tasks", "revisions": list(versions), "names": [None, "messages", "seeds"]}
+    done = subprocess.run(
+        [sys.executable, str(CLIENT), "load", json.dumps(arguments)],
+        env=hub.environment(tmp_path, HF_TOKEN=TOKEN),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    for version, found in json.loads(done.stdout).items():
+        rows = versions.pop(version)
         assert {name: one["rows"] for name, one in found.items()} == {
             "default": rows,
             "messages": rows,
             "seeds": 175,
         }
         assert {one["version"] for one in found.values()} == {version.removeprefix("v")}
+    assert versions == {}
 
 
 def test_a_later_release_sends_only_what_is_new(hub: Hub, cmd: Commands, grown: Path, space: Path) -> None:
@@ -216,15 +222,32 @@ def whens(asked: Asked) -> list[str]:
     return [MIDDLE] if asked.method == "PUT" else [AFTER] if asked.writes else [BEFORE]
 
 
+def committed(repo: Repo) -> set[str]:
+    """Digests of the large files that a commit names."""
+    return {blob.sha256 for _, commit in repo.history() for blob in commit.files.values() if blob.large}
+
+
+def moments(log: list[Asked]) -> list[int]:
+    """Places in `log`: the first and the last request of each kind, for every release anew. Between them are only
+    more large files of a release, uploaded in any order."""
+    found: dict[tuple[int, str], list[int]] = {}
+    release = 0
+    for place, asked in enumerate(log):
+        kind = f"{asked.method} {re.sub('[0-9a-f]{40,}', '*', asked.path)}"
+        found.setdefault((release, kind), []).append(place)
+        release += "/tag/" in asked.path
+    return sorted({place for places in found.values() for place in (places[0], places[-1])})
+
+
 def test_a_push_killed_at_any_request_is_completed_by_the_next(hub: Hub, cmd: Commands, space: Path) -> None:
     shutil.rmtree(space / "releases" / "v1.0.0")
     assert cmd("push", space, "--repo", "org/whole").code == 0
     check_published(hub, "org/whole", space, VERSIONS[1:])
-    whole, moments = hub.repos["org/whole"], list(hub.log)
-    assert len(moments) > 25
+    whole, log = hub.repos["org/whole"], list(hub.log)
+    assert len(moments(log)) > 20
     left: set[Any] = set()
-    for place, asked in enumerate(moments):
-        for when in whens(asked):
+    for place in moments(log):
+        for when in whens(log[place]):
             name = f"org/cut-{place}-{when}"
             hub.held.clear()
             hub.faults = [Fault(skip=place, times=10**6, hold=True, when=when)]
@@ -236,7 +259,9 @@ def test_a_push_killed_at_any_request_is_completed_by_the_next(hub: Hub, cmd: Co
             if cut := hub.repos.get(name):
                 # Never half a release, whatever is there.
                 assert {oid for oid, _ in cut.history()} <= whole.commits.keys(), name
-            state = (cut.head, *cut.tags, frozenset(cut.objects)) if cut else None
+            # Which of a release's large files have come makes no difference, only whether any has.
+            waiting = cut and any(oid not in committed(cut) for oid in cut.objects)
+            state = (cut.head, *cut.tags, waiting) if cut else None
             if state in left:
                 continue  # what the next push finds is all that it knows
             left.add(state)
@@ -299,9 +324,9 @@ def test_it_gives_up_in_the_end_and_goes_on_later(hub: Hub, cmd: Commands, grown
 def test_a_server_that_falls_silent_is_not_waited_for(hub: Hub) -> None:
     hub.faults = [Fault("whoami", hold=True)]
     said: list[str] = []
-    connection = Connection(endpoint=hub.url, token=TOKEN, say=said.append, pause=lambda s: None, patience=0.2)
+    opened = Connection(endpoint=hub.url, token=TOKEN, say=said.append, pause=lambda s: None, patience=0.2)
     try:
-        assert connection.call("asking", connection.api.whoami)["name"] == "me"
+        assert opened.call("asking", opened.api.whoami)["name"] == "me"
     finally:
         configure_http_backend()
     assert said == ["asking: no answer in time; trying again in 1 s"]
@@ -318,6 +343,22 @@ def test_ctrl_c_and_the_same_command_goes_on(hub: Hub, cmd: Commands, grown: Pat
         done.err.splitlines()[-1] == "interrupted; the same command goes on: what has its commit is not sent again"
     )
     assert list(hub.repos["org/my-tasks"].tags) == ["v1.0.0"]
+    assert cmd("push", grown, "--repo", "org/my-tasks").code == 0
+    check_published(hub, "org/my-tasks", grown)
+
+
+def test_ctrl_c_does_not_wait_for_uploads(hub: Hub, cmd: Commands, grown: Path) -> None:
+    """Which the client has in threads of its own, and waits for."""
+    hub.faults = [Fault("PUT", times=99, hold=True)]
+    pid = cmd.start("push", grown, "--repo", "org/my-tasks")
+    assert hub.held.wait(20)
+    before = time.monotonic()
+    os.kill(pid, signal.SIGINT)
+    done = cmd.wait()
+    assert time.monotonic() - before < 5
+    assert done.code == 130
+    assert done.err.splitlines()[-1].startswith("interrupted; the same command goes on")
+    hub.faults = []
     assert cmd("push", grown, "--repo", "org/my-tasks").code == 0
     check_published(hub, "org/my-tasks", grown)
 
@@ -398,6 +439,10 @@ CONFLICTS: dict[str, tuple[Callable[[Repo], None], str]] = {
         _moved_tag,
         r"tag v1.1.0 holds another release than .*; a published version never changes, so",
     ),
+    "a tag moved to a commit by hand": (
+        lambda repo: repo.tags.update({"v1.1.0": repo.write({"README.md": b"# mine"})}),
+        r"tag v1.1.0 holds another release than .*; a published version never changes, so",
+    ),
     "another workspace publishes": (
         _newer_from_elsewhere,
         r"is v1.5.0, which this workspace does not have; `selfinstruct-hub pull org/my-tasks NEW-DIR` makes",
@@ -419,6 +464,58 @@ def test_nothing_is_built_on_what_others_did(hub: Hub, cmd: Commands, grown: Pat
     assert done.code == 1
     assert re.search(expected, done.error), done.error
     assert (repo.head, dict(repo.tags)) == before
+
+
+@pytest.mark.parametrize("when", ["gone", "changed"])
+def test_a_published_release_that_was_touched_here_is_named(
+    hub: Hub, cmd: Commands, grown: Path, space: Path, when: str
+) -> None:
+    """What differs lies in the workspace, so nobody is told to undo something on the Hub."""
+    shutil.copytree(space / "releases" / "v1.2.0", space / "later")
+    shutil.rmtree(space / "releases" / "v1.2.0")
+    assert cmd("push", space, "--repo", "org/my-tasks").code == 0
+    (space / "later").rename(space / "releases" / "v1.2.0")
+    card = space / "releases" / "v1.1.0" / "README.md"
+    if when == "gone":
+        card.unlink()
+        expected = f"{card}: cannot be read (No such file or directory), and manifest.json names it; restore it"
+    else:
+        card.write_bytes(card.read_bytes().replace(b"#", b"!", 1))
+        expected = f"{card}: is not the file that was released; restore it from a copy"
+    done = cmd("push", space, "--repo", "org/my-tasks")
+    assert done.code == 1
+    assert done.error.startswith(expected)
+    assert list(hub.repos["org/my-tasks"].tags) == ["v1.0.0", "v1.1.0"]
+    # An older one is not built on, and is left in peace.
+    shutil.copy(grown / "releases/v1.1.0/README.md", card)
+    (space / "releases/v1.0.0/README.md").unlink()
+    assert cmd("push", space, "--repo", "org/my-tasks").code == 0
+    assert list(hub.repos["org/my-tasks"].tags) == VERSIONS
+
+
+def test_a_release_in_the_making_is_none_yet(hub: Hub, cmd: Commands, space: Path) -> None:
+    building = space / "releases" / ".building-v1.3.0"
+    building.mkdir()
+    (building / "manifest.json").write_text('{"version":')
+    assert cmd("push", space, "--repo", "org/my-tasks").code == 0
+    check_published(hub, "org/my-tasks", space)
+
+
+def test_a_name_that_is_taken_by_something_else_is_no_tag(hub: Hub, cmd: Commands, grown: Path) -> None:
+    """Such as a branch: the Hub says that it is there, and there is no tag."""
+    hub.faults = [Fault("/tag/", times=99, status=409, text="Reference exists already")]
+    done = cmd("push", grown, "--repo", "org/my-tasks")
+    assert done.code == 1
+    assert done.error.startswith("tagging v1.0.0: Reference exists already, and there is no such tag; look for a ")
+    assert hub.repos["org/my-tasks"].tags == {}
+
+
+def test_a_hub_behind_another_address(hub: Hub, cmd: Commands, grown: Path) -> None:
+    """The client cannot read the addresses that it answers with, when everything is done already."""
+    hub.own_address = "https://hub.example.org"
+    done = cmd("push", grown, "--repo", "org/my-tasks")
+    assert done.code == 0, done.err
+    check_published(hub, "org/my-tasks", grown)
 
 
 def test_somebody_commits_while_a_release_is_uploaded(hub: Hub, cmd: Commands, grown: Path) -> None:
@@ -468,6 +565,8 @@ def test_a_pull_request_holds_one_release_and_no_tag(hub: Hub, cmd: Commands, gr
     assert f"v1.0.0: pull request {link}; it has no tag yet: merge it, then push again tags it" in done.out
     assert "waiting until that is merged: v1.1.0, v1.2.0" in done.out
     assert (repo.tags, len(repo.pulls), len(repo.history())) == ({}, 1, 1)
+    told = cmd("push", grown, "--repo", "org/my-tasks", "--create-pr", "--dry-run").out.splitlines()
+    assert told[1] == "would open a pull request instead of a commit and a tag"
     # Asked for again, it is found.
     again = cmd("push", grown, "--repo", "org/my-tasks", "--create-pr", "--json").json
     assert again["releases"][0]["pull_request"] == link
@@ -593,17 +692,66 @@ def test_a_card_that_the_hub_refuses(hub: Hub, cmd: Commands, grown: Path) -> No
     assert len(hub.repos["org/my-tasks"].history()) == 1
 
 
-def test_no_hub_there(cmd: Commands, grown: Path, tmp_path: Path) -> None:
-    environment = {**Hub(port=9).environment(tmp_path, HF_TOKEN="hf_planted"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "selfinstruct_hub", "push", str(grown), "--repo", "org/x"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: HF_HUB_OFFLINE is set; unset it to reach the Hub\n"
+def test_large_files_that_the_hub_refuses(hub: Hub, cmd: Commands, grown: Path) -> None:
+    hub.refused_objects = "Private storage limit reached"
+    done = cmd("push", grown, "--repo", "org/my-tasks")
+    assert done.code == 1
+    assert done.error.startswith("publishing v1.0.0: the Hub takes no large file (")
+    assert "Private storage limit reached" in done.error
+    assert len(hub.repos["org/my-tasks"].history()) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[]"])
+def test_another_server_than_a_hub(hub: Hub, cmd: Commands, grown: Path, body: bytes) -> None:
+    hub.faults = [Fault(times=99, status=200, body=body)]
+    for arguments in (("push", grown, "--repo", "org/x"), ("pull", "org/x", grown.parent / "new")):
+        done = cmd(*arguments)
+        assert done.code == 1
+        assert done.error == f"{hub.url} answers, but not as a Hub does; look at HF_ENDPOINT"
+    assert len(hub.asked) == 2, "asked again, it would say the same"
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:8080", "127.0.0.1", "ftp://hub", "http://", "http://hub:port"])
+def test_an_endpoint_that_is_no_address(endpoint: str) -> None:
+    with pytest.raises(UsageError, match="HF_ENDPOINT is no address; expected one such as https://"):
+        Connection(endpoint=endpoint, token=TOKEN)
+
+
+@pytest.mark.parametrize("token", ["hf_planted€", "hf_plan\nted", "hf planted"])
+def test_a_token_that_can_be_none(token: str) -> None:
+    with pytest.raises(HubAccessError, match="has a character that no token has; look at HF_TOKEN") as caught:
+        Connection(endpoint="http://127.0.0.1:9", token=token)
+    assert "plan" not in str(caught.value)
+
+
+def test_files_take_the_way_that_has_time_outs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    pytest.importorskip("hf_xet")
+    Connection(endpoint="http://127.0.0.1:9", token=TOKEN)
+    configure_http_backend()
+    assert not is_xet_available()
+
+
+def test_bars_that_the_user_wants_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would warn otherwise, which is an error in tests."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", False)
+    # The module, which a class of the same name hides.
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", False)
+    with quiet():
+        pass
+
+
+def test_a_key_is_hidden_before_a_message_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_plantedplanted")
+    found = Connection(endpoint="http://127.0.0.1:9").words("x" * 290 + " hf_plantedplanted")
+    configure_http_backend()
+    assert "plan" not in found
+
+
+def test_offline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubAccessError, match="HF_HUB_OFFLINE is set; unset it to reach the Hub"):
+        Connection()
 
 
 def test_the_token_is_never_shown(hub: Hub, cmd: Commands, grown: Path) -> None:

@@ -17,6 +17,7 @@ from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import prompt_text
 from selfinstruct_hub.release import freeze, read_manifest, shards
+from selfinstruct_hub.release.page import statistics
 from selfinstruct_hub.rounds import editions
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running
@@ -88,6 +89,15 @@ def test_provenance_names_the_very_completion(grown: Workspace, newest: Path) ->
             assert stored is not None
             assert texts[origin["id"]] in stored[1].text
             assert json.loads(origin["decoding"]) == stored[0].decoding.as_dict()
+
+
+def test_what_was_counted_while_writing_is_what_the_rows_say(grown: Workspace) -> None:
+    """The second release has one round copied and one written."""
+    for version in ("v1.0.0", "v1.1.0"):
+        folder = grown.releases / version
+        manifest = read_manifest(folder)
+        found = statistics.measured(folder, manifest["files"], manifest["rounds"])
+        assert {**found, "verbs": None} == {**manifest["statistics"], "verbs": None}
 
 
 def test_rejected_rows_carry_reason_and_neighbour(newest: Path) -> None:

@@ -99,7 +99,7 @@ def test_the_page_is_whole_and_loads_nothing(release: Path) -> None:
     found = Page(text)
     assert found.open == []
     allowed = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "div", "table"}
-    allowed |= {"thead", "tbody", "tr", "th", "td", "pre", "code", "strong", "a", "img", "em"}
+    allowed |= {"thead", "tbody", "tr", "th", "td", "pre", "code", "span", "strong", "a", "img", "em"}
     assert {tag for tag, _ in found.elements} <= allowed
     pictures = found.all("img")
     assert len(pictures) == 3
@@ -131,6 +131,22 @@ def test_the_page_says_what_the_card_says(release: Path) -> None:
     assert len([a for a in found.all("div") if a.get("class") == "table"]) == len(tables) >= 6
 
 
+def test_no_part_of_a_text_can_stand_where_names_stand(release: Path) -> None:
+    """However narrow a page is: a line that a browser breaks goes on indented, which needs lines of their own."""
+    text = report.rendered(release)
+    blocks = re.findall("<pre><code>(.*?)</code></pre>", text, re.DOTALL)
+    assert len(blocks) > 6
+    for block in blocks:
+        lines = re.findall(r"<span>([^<]*)\n</span>", block)
+        assert "".join(f"<span>{line}\n</span>" for line in lines) == block
+    assert "<span>instruction:\n</span><span>  Name a bird.\n</span>" in text
+    style = re.search(r"\npre span \{([^}]*)\}", text)
+    assert style is not None
+    rules = dict(rule.strip().split(": ") for rule in style[1].strip().rstrip(";").split(";"))
+    assert rules["display"] == "block"
+    assert rules["text-indent"] == f"-{rules['padding-left']}" != "-0"
+
+
 def test_pictures_that_a_release_was_made_without_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +165,62 @@ def test_a_release_of_before_there_were_statistics_gets_them(release: Path, tmp_
     del manifest["statistics"]
     (old / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert Page(report.rendered(old)).text == Page(report.rendered(release)).text
+
+
+def changed(release: Path, target: Path, change: Any) -> Path:
+    """A copy of a release, whose manifest `change` has changed."""
+    shutil.copytree(release, target)
+    manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
+    change(manifest)
+    (target / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return target
+
+
+def test_a_manifest_that_is_older_than_some_keys_is_enough(release: Path, tmp_path: Path) -> None:
+    def older(manifest: dict[str, Any]) -> None:
+        del manifest["made_with"]
+        del manifest["statistics"]["row_tokens"]
+        for round_ in manifest["rounds"]:
+            for key in ("failed", "lost_instances", "cost", "models", "stages", "similarity"):
+                del round_[key]
+
+    text = Page(report.rendered(changed(release, tmp_path / "old", older))).text
+    assert "Tool: selfinstruct-hub of a version that it does not tell;" in text
+    assert "never answered" not in text
+    assert "whole row, tokens (estimated)" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m.pop("version"), "the manifest has no `version` as every release has"),
+        (lambda m: m.update(rounds=[]), "tells of no round"),
+        (lambda m: m.update(rounds=["x"]), r"rounds\[0\] is no object"),
+        (lambda m: m["rounds"][1].pop("drops"), r"rounds\[1\] has no `drops`"),
+        (lambda m: m.update(files={}), "the manifest has no `files`"),
+        (lambda m: m["files"].append({"config": "default", "path": "x"}), r"files\[\d+\] has no `rows`"),
+        (lambda m: m.update(made_with="me"), "made_with is no object"),
+        (lambda m: m["statistics"].update(novelty=None), "lacks something that the page needs"),
+        (lambda m: m["rounds"][0]["settings"].update(recipe="of-tomorrow"), "lacks something .*of-tomorrow"),
+        (lambda m: m["rounds"][0]["settings"].pop("novelty"), r"rounds\[0\]\.settings has no `novelty`"),
+        (
+            lambda m: m["rounds"][1]["settings"].pop("tasks_per_request"),
+            r"rounds\[1\]\.settings has no `tasks_per_r",
+        ),
+        (lambda m: m["rounds"][2]["settings"]["source"].pop("format"), "lacks something .*no attribute 'format'"),
+    ],
+)
+def test_a_manifest_of_something_else_is_one_line(release: Path, tmp_path: Path, change: Any, said: str) -> None:
+    odd = changed(release, tmp_path / "odd", change)
+    with pytest.raises(ReleaseError, match=f"manifest.json: {said}") as caught:
+        report.write(report.release_of(odd), tmp_path / "page.html")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_that_is_no_text_costs_the_title_alone(release: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "v1.2.0"))
+    (copy / "README.md").write_bytes(b"---\npretty_name: \xff\n---\n")
+    assert "<title>v1.2.0 v1.2.0</title>" in report.rendered(copy)
 
 
 def test_pictures_can_be_left_out(tmp_path: Path) -> None:

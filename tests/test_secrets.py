@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from aiohttp import web
 
 from selfinstruct_hub import config
 from selfinstruct_hub.workspace import Workspace
+from tests.support import tool
 from tests.support.tgi import Server, running
 
 API_KEY = "sk-planted-0123456789"
@@ -45,29 +44,25 @@ def server() -> Iterator[Server]:
 
 def said(*arguments: str) -> str:
     """Everything that a command says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "selfinstruct_hub", *arguments], capture_output=True, text=True, timeout=60
-    )
+    done = tool.run(*arguments, timeout=60)
     return done.stdout + done.stderr
 
 
 def shown(*arguments: str) -> str:
     """The same on a terminal."""
     ours, its = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "selfinstruct_hub", *arguments], stdin=its, stdout=its, stderr=its
-    ) as child:
-        os.close(its)
-        text = b""
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # Linux says so when the other side is closed
-                break
-            if not piece:
-                break
-            text += piece
-        child.wait(60)
+    child = tool.start(arguments, (its, its, its))
+    os.close(its)
+    text = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # Linux says so when the other side is closed
+            break
+        if not piece:
+            break
+        text += piece
+    child.wait(60)
     os.close(ours)
     return text.decode("utf-8", "replace")
 

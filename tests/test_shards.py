@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from selfinstruct_hub import config, run
 from selfinstruct_hub.exchange import import_file
 from selfinstruct_hub.pool import Pool, encoding
 from selfinstruct_hub.records import Instance, Round, Task, canonical_json, prompt_text
-from selfinstruct_hub.release import read_manifest, rows, shards
+from selfinstruct_hub.release import read_manifest, rejections, rows, shards, stored
 from selfinstruct_hub.release.columns import ALIGNED, COLUMNS
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running, write_steps
@@ -232,6 +233,58 @@ def test_a_write_that_fails_is_told_and_leaves_nothing_open(
         shards.write(tmp_path, pool, pool.rounds(), known={})
 
 
+def test_what_is_interrupted_leaves_no_thread(grown: Workspace, tmp_path: Path, monkeypatch: Any) -> None:
+    """An error in any thread, and Ctrl-C in the caller's, end all of them."""
+    monkeypatch.setattr(rows, "BATCH", 2)
+    before = threading.active_count()
+
+    for place, name, error in (
+        (stored, "row_ids", KeyboardInterrupt),  # in the caller's
+        (stored, "tasks", ZeroDivisionError),
+        (stored.Neighbours, "column", ZeroDivisionError),
+        (stored, "candidates", ZeroDivisionError),
+    ):
+
+        def stopped(*_: Any, error: Any = error) -> Any:
+            raise error
+
+        with monkeypatch.context() as patch, Pool.open(grown.pool_file, read_only=True) as pool:
+            patch.setattr(place, name, stopped)
+            with pytest.raises(error):
+                shards.write(tmp_path / name, pool, pool.rounds(), known={}, rows_per_shard=5)
+        assert threading.active_count() == before
+
+
+def test_tables_that_are_written_are_shown(grown: Workspace, tmp_path: Path) -> None:
+    shown: dict[str, list[str]] = defaultdict(list)
+
+    def watch(tables: Any) -> None:
+        for name, table in tables.items():
+            shown[name] += [str(row) for row in table.to_pylist()]
+
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        shards.write(tmp_path, pool, pool.rounds(), known={}, watch=watch)
+    written = _read_all(tmp_path)
+    for name in (*ALIGNED, "rejected"):
+        assert shown[name] == [str(row) for row in written[name]], name
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_rejected_candidates_are_read_by_arrow_as_by_python(grown: Workspace, odd: bool) -> None:
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        pool.gather_neighbours(1)
+        (batch,) = pool.rejected_columns(2, 1000)
+    if odd:  # no candidate of which Arrow could make columns
+        batch = [(*row[:3], row[3].replace('"instances":', '"instances":1,"other":'), *row[4:]) for row in batch]
+        batch = [row for row in batch if row[4] is None and row[8] == "[]"]
+        assert batch
+        assert rejections._plain(2, batch) is None
+        return
+    whole, (one_by_one, _) = rejections._rejected(2, batch), rejections._one_by_one(2, batch)
+    assert whole.equals(one_by_one)
+    assert whole.nbytes == one_by_one.nbytes
+
+
 def test_imported_instructions_without_instances_are_no_rows(grown: Workspace) -> None:
     with Pool.open(grown.pool_file, read_only=True) as pool:
         last: Round = pool.rounds()[-1]
@@ -263,9 +316,9 @@ tasks = st.builds(
 
 @given(st.lists(tasks, min_size=1, max_size=4))
 def test_ids_and_texts_are_those_of_the_records(some: list[Task]) -> None:
-    stored = [canonical_json(encoding.task_values(task)) for task in some]
-    assert rows.row_ids_of(stored) == [row_id for task in some for row_id, _ in task.rows]
-    read = rows._tasks(stored)
+    texts = [canonical_json(encoding.task_values(task)) for task in some]
+    assert stored.row_ids(texts).to_pylist() == [row_id for task in some for row_id, _ in task.rows]
+    read = stored.tasks("\n".join(texts).encode())
     assert read["instruction"].to_pylist() == [task.instruction for task in some]
     assert read["instances"].to_pylist() == [[[i.input, i.output] for i in task.instances] for task in some]
     assert read["is_classification"].to_pylist() == [task.is_classification for task in some]
@@ -273,5 +326,5 @@ def test_ids_and_texts_are_those_of_the_records(some: list[Task]) -> None:
 
 @given(st.lists(st.lists(st.tuples(texts, st.floats(0, 1)), max_size=3), min_size=1, max_size=4))
 def test_neighbours_are_read_exactly(some: list[list[tuple[str, float]]]) -> None:
-    column = rows._nearest([canonical_json(near) for near in some])
+    column = stored.Neighbours([canonical_json(near) for near in some]).column()
     assert column.to_pylist() == [[{"id": key, "score": score} for key, score in near] for near in some]

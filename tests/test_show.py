@@ -7,8 +7,6 @@ import json
 import os
 import re
 import struct
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,6 +24,7 @@ from selfinstruct_hub.run import Finished
 from selfinstruct_hub.show import RunView, pieces, view_of, views
 from selfinstruct_hub.show.live import picture
 from selfinstruct_hub.show.log import JsonView, LineView, StepView
+from tests.support import tool
 from tests.support.tgi import Server, running, write_steps
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "FORCE_COLOR")}
@@ -39,13 +38,8 @@ def on_terminal(columns: int, *command: str | Path) -> list[str]:
 
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    child = subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env={**ENVIRONMENT, "TERM": "xterm", "NO_COLOR": "1"},
-    )
+    files, environment = (follower, follower, follower), {**ENVIRONMENT, "TERM": "xterm", "NO_COLOR": "1"}
+    child = tool.start(command, files, environment)
     os.close(follower)
     written = b""
     while True:
@@ -63,9 +57,8 @@ def on_terminal(columns: int, *command: str | Path) -> list[str]:
 
 
 def in_pipe(*command: str | Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, encoding="utf-8", env=ENVIRONMENT, check=True
-    )
+    done = tool.run(*command, environment=ENVIRONMENT)
+    done.check_returncode()
     assert "\x1b" not in done.stdout
     return done.stdout.splitlines()
 
@@ -154,20 +147,19 @@ def check(lines: list[str], status: dict[str, Any]) -> None:
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rounds, and a third that a budget stopped."""
     space = tmp_path_factory.mktemp("show") / "w"
-    tool = [sys.executable, "-m", "selfinstruct_hub"]
-    subprocess.run([*tool, "init", space, "--recipe", "self-instruct"], check=True, capture_output=True)
+    tool.run("init", space, "--recipe", "self-instruct").check_returncode()
     with running(Server(answer=write_steps)) as server:
-        grow = [*tool, "grow", str(space), "--endpoint", server.url, "--concurrency", "4"]
-        subprocess.run([*grow, "--rounds", "2", "--tasks", "12"], check=True, capture_output=True)
-        subprocess.run([*grow, "--tasks", "500", "--max-requests", "40"], check=False, capture_output=True)
+        grow = ("grow", space, "--endpoint", server.url, "--concurrency", "4")
+        tool.run(*grow, "--rounds", "2", "--tasks", "12").check_returncode()
+        tool.run(*grow, "--tasks", "500", "--max-requests", "40")
     return space
 
 
 def test_every_figure_of_the_status_stands_on_80_columns(grown: Path) -> None:
-    status = json.loads("\n".join(in_pipe("-m", "selfinstruct_hub", "status", grown, "--json")))
+    status = json.loads("\n".join(in_pipe("status", grown, "--json")))
     assert [round_["complete"] for round_ in status["rounds"]] == [True, True, False]
     assert all(status["rounds"][0][name] for name in ("drops", "lost_instances", "stages"))
-    lines = on_terminal(80, "-m", "selfinstruct_hub", "status", grown)
+    lines = on_terminal(80, "status", grown)
     assert max(map(len, lines)) <= 80
     check(lines, status)
     summary = f"{status['seeds']} seed tasks, {status['tasks']} tasks accepted in {status['rows']} rows"
@@ -175,8 +167,8 @@ def test_every_figure_of_the_status_stands_on_80_columns(grown: Path) -> None:
 
 
 def test_a_pipe_gets_one_wide_table(grown: Path) -> None:
-    status = json.loads("\n".join(in_pipe("-m", "selfinstruct_hub", "status", grown, "--json")))
-    lines = in_pipe("-m", "selfinstruct_hub", "status", grown)
+    status = json.loads("\n".join(in_pipe("status", grown, "--json")))
+    lines = in_pipe("status", grown)
     check(lines, status)
     assert sum(line.startswith("round ") for line in lines) == 2  # the rounds, and their steps
 
@@ -234,15 +226,15 @@ def test_large_numbers_and_long_reasons_are_never_cut(columns: int) -> None:
 def test_an_import_is_counted_in_words(tmp_path: Path) -> None:
     """Singular and plural, and a path with what looks like markup."""
     space = tmp_path / "[red]:x:"
-    subprocess.run([sys.executable, "-m", "selfinstruct_hub", "init", space], check=True, capture_output=True)
+    tool.run("init", space).check_returncode()
     row = {"instruction": "Name three colours of the rainbow.", "input": "", "output": "Red, green and blue."}
     (tmp_path / "one.jsonl").write_text(json.dumps(row) + "\n{}\n")
-    lines = in_pipe("-m", "selfinstruct_hub", "import", space, tmp_path / "one.jsonl", "--skip-bad")
+    lines = in_pipe("import", space, tmp_path / "one.jsonl", "--skip-bad")
     assert lines == [
         "all_generated_instances: 1 row with 1 instruction, 1 bad row left out; 1 task accepted with 1 instance",
         f"round 1: released as {space / 'releases' / 'v1.0.0'}",
     ]
-    status = in_pipe("-m", "selfinstruct_hub", "status", space)
+    status = in_pipe("status", space)
     assert status[0] == "recipe alpaca, language en, 175 seed tasks, 1 task accepted in 1 row"
 
 
@@ -481,10 +473,10 @@ def test_the_form_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_on_a_terminal(tmp_path: Path) -> None:
     """It draws while nothing comes, stays within its columns, and leaves only what is said."""
     space = tmp_path / "w"
-    subprocess.run([sys.executable, "-m", "selfinstruct_hub", "init", space], check=True, capture_output=True)
+    tool.run("init", space).check_returncode()
     with running(Server(delay=lambda number: 0.3 if number < 8 else 1.2)) as server:
         arguments = ("--tasks", "30", "--endpoint", server.url, "--concurrency", "4")
-        lines = on_terminal(80, "-m", "selfinstruct_hub", "grow", space, *arguments)
+        lines = on_terminal(80, "grow", space, *arguments)
     frames = [line for line in lines if re.search(r"\d of 4 in flight", line)]
     assert len(frames) >= 6  # four a second
     heads = [line for line in lines if re.search(r"round 1 .* of 30 tasks", line)]

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from selfinstruct_hub import languages
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.release import columns, page
-from selfinstruct_hub.release.page import diversity, statistics
+from selfinstruct_hub.release.page import diversity, lengths, samples, statistics
 from tests.test_card import ROUNDS, ROWS, VERBS, shard, shards_of
 
 
@@ -100,6 +101,38 @@ def test_scores_are_put_where_they_belong(ten_thousandths: list[int]) -> None:
         assert count == sum(place * 500 <= score < high for score in ten_thousandths)
 
 
+odd_texts = st.text(max_size=20) | st.text("a b\t\n\x0b\x1c\x1f\x00,.Z9", max_size=20)
+
+
+@given(st.lists(odd_texts, max_size=8), st.integers(0, 2))
+def test_columns_are_counted_as_their_texts(some: list[str], cut: int) -> None:
+    column = pa.array(some, pa.string()).slice(min(cut, len(some)))
+    texts = some[cut:]
+    counted, openings = lengths.Lengths(), Counter[str]()
+    counted.add(column)
+    lengths.add_openings(openings, column)
+    assert counted.words == Counter(map(languages.words, texts))
+    assert counted.characters == Counter(map(len, texts))
+    assert counted.tokens == Counter(-(-len(text.encode()) // 4) for text in texts)
+    assert openings == Counter(found[0] for text in texts if (found := languages.tokens(text[:200])))
+
+
+@given(st.lists(st.floats(0, 1) | st.integers(0, 20_000).map(lambda n: n / 20_000), max_size=20))
+def test_scores_are_rounded_as_python_does(scores: list[float]) -> None:
+    found = statistics._rounded(np.array(scores, np.float64))
+    assert [value / 10_000 for value in found.tolist()] == [round(score, 4) for score in scores]
+
+
+def test_what_was_seen_in_pieces_is_what_is_read(tmp_path: Path) -> None:
+    files = shards_of(tmp_path, ROWS)
+    seen = page.Seen("v1.0.0", 2)
+    for tables in reversed(list(statistics.tables(tmp_path, files))):
+        for at in range(next(iter(tables.values())).num_rows):
+            seen.add({name: table.slice(at, 1) for name, table in tables.items()})
+    assert seen.tally.found(ROUNDS) == statistics.measured(tmp_path, files, ROUNDS)
+    assert seen.choice.found() == samples.chosen(tmp_path, files, "v1.0.0", 2)
+
+
 def test_memory_is_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the rows need hardly more than what one batch of them does."""
 
@@ -135,14 +168,15 @@ def test_a_shard_is_never_held_whole(tmp_path: Path) -> None:
             writer.write_table(pa.Table.from_pylist(rows, schema=columns.schema("default")))
     files = [{"path": path.relative_to(tmp_path).as_posix(), "config": "default"}]
     before = pa.total_allocated_bytes()
-    held = max(pa.total_allocated_bytes() for _ in statistics.columns(tmp_path, files, "default", ["instruction"]))
+    held = max(pa.total_allocated_bytes() for _ in statistics.batches(tmp_path, files, "default", ["instruction"]))
     assert path.stat().st_size > 4_000_000
     assert held - before < 2_500_000
 
 
 def test_columns_of_several_shards_come_in_order(tmp_path: Path) -> None:
     files = shards_of(tmp_path, ROWS)
-    ids = [key for (key,) in statistics.columns(tmp_path, files, "default", ["id"])]
+    found = statistics.batches(tmp_path, files, "default", ["id"])
+    ids = [key for batch in found for key in batch["id"].to_pylist()]
     assert ids == [f"{n:016x}" for n in range(6)]
     assert list(statistics.instructions(tmp_path, files)) == [row[2] for row in ROWS if row[1] == 0]
 

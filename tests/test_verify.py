@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -97,7 +98,12 @@ def test_what_a_download_adds_is_no_damage(release: Path) -> None:
     (release / ".gitattributes").write_text("*.parquet filter=lfs")
     (release / ".cache" / "huggingface" / "download").mkdir(parents=True)
     (release / ".cache" / "huggingface" / "download" / "README.md.metadata").write_text("x")
+    # Python's own, where the class of the script was imported.
+    (release / "__pycache__").mkdir()
+    (release / "__pycache__" / "loading_script.cpython-311.pyc").write_bytes(b"x")
     assert check(release, load=False).rows["seeds"] == 175
+    (release / "__pycache__" / "other.cpython-311.pyc").write_bytes(b"x")
+    refused(release, "__pycache__/other.cpython-311.pyc", "is not among the")
 
 
 def test_a_flipped_bit_in_any_file_is_named(release: Path) -> None:
@@ -158,6 +164,11 @@ def test_a_torn_manifest_is_named(release: Path, content: bytes, said: str) -> N
         ),
         (lambda m: m.update(seeds=174), "says that there are 174 rows in `seeds`"),
         (lambda m: m.update(release="0" * 64), "`release` begins with 000000000000"),
+        (lambda m: m["rounds"][1].update(rows=6), "says that round 2 has 6 rows, and its files hold 5"),
+        (lambda m: m["rounds"][1].pop("rows"), "rounds[1] has no `rows` that is a number"),
+        (lambda m: m["rounds"].append("x"), "rounds[2] is no object"),
+        (lambda m: m["files"][0].update(round=[1]), "says that round 1 has 5 rows, and its files hold 0"),
+        (lambda m: m["rounds"].pop(), "files belong to the round 2, which it does not tell of"),
     ],
 )
 def test_a_manifest_that_says_what_is_not_so(release: Path, change: Any, said: str) -> None:
@@ -228,6 +239,15 @@ def test_a_column_that_the_card_does_not_know_is_named(release: Path) -> None:
         ("configs:\n", "configs: [\n", "no YAML"),
         ("configs:\n", "configs: 3\nothers:\n", "`configs` is no list"),
         ("num_examples: 10", "num_examples: [", "no YAML"),
+        ("num_examples: 10", "num_examples: " + "[" * 5000, "no YAML"),
+        ("  splits:\n", "  splits:\n  - name: test\n", "config `default` has splits"),
+        ("  splits:\n", "  splits: 3\n  others:\n", "config `default` has splits 3, expected train alone"),
+        ("  data_files:\n", "  data_files: x\n  others:\n", "says data_files x, expected a list"),
+        ("path: data/default/", "path: /data/default/", "with paths below data/"),
+        ("path: data/default/", "path: data/../data/default/", "with paths below data/"),
+        ("    path: data/default/", "    place: data/default/", "with paths below data/"),
+        ("  features:\n", "  features: 3\n  others:\n", "the features are 3, and no list"),
+        ("  - name: instruction\n", "  - title: instruction\n", "and no list with names"),
     ],
 )
 def test_an_edited_card_is_named(release: Path, pattern: str, new: str, said: str) -> None:
@@ -245,6 +265,8 @@ def test_the_script_of_another_release_is_named(release: Path) -> None:
     refused(release, "loading_script.py", "VERSION is not that of this release")
     written_again(release, "loading_script.py", b"def")
     refused(release, "loading_script.py", "is no script that could run")
+    written_again(release, "loading_script.py", b"x = " + b"-" * 200_000 + b"1")
+    refused(release, "loading_script.py", "is no script that could run")
 
 
 def test_what_datasets_cannot_load_is_told_in_one_line(release: Path) -> None:
@@ -255,6 +277,29 @@ def test_what_datasets_cannot_load_is_told_in_one_line(release: Path) -> None:
     entry = {"path": script.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest_changed(release, lambda m: m["files"].append(entry))
     refused(release, None, "`datasets` cannot load config `default`", load=True)
+
+
+def test_a_folder_that_is_called_like_the_script_is_called_something_else(whole: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(whole, tmp_path / "Loading_Script"))
+    refused(copy, None, "takes loading_script.py for the dataset of a folder of that name", load=True)
+    assert check(copy, load=False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("Not enough disk space. Needed: 3 GB")],
+)
+def test_a_full_disk_is_no_fault_of_the_release(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        try:
+            raise error
+        except OSError as cause:
+            raise datasets.exceptions.DatasetGenerationError("An error occurred") from cause
+
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    refused(whole, None, "is full; free some space", load=True)
 
 
 def test_the_command_says_what_there_is(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:

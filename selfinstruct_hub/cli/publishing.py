@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from selfinstruct_hub.cli.choices import EXAMPLE, INTERRUPTED, Directory, app, warn
 
+T = TypeVar("T")
 _AsJson = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
 
 
@@ -45,13 +51,37 @@ def push(
     try:
         with TransferView() as view:
             watch = Watch(view.say, view.moved)
-            done = push_releases(
-                directory, repo, private=private, dry_run=dry_run, create_pr=create_pr, watch=watch
+            done = _beside(
+                lambda: push_releases(
+                    directory, repo, private=private, dry_run=dry_run, create_pr=create_pr, watch=watch
+                )
             )
     except KeyboardInterrupt:
         warn("interrupted; the same command goes on: what has its commit is not sent again")
-        raise typer.Exit(INTERRUPTED) from None
+        sys.stderr.flush()
+        # Python would wait for the client's uploads, which may take as long as the whole push. Nothing here is
+        # half written: a push only reads.
+        os._exit(INTERRUPTED)
     print_push(done, as_json=as_json)
+
+
+def _beside(work: Callable[[], T]) -> T:
+    """What `work` returns or raises, in a thread of its own: where Ctrl-C comes, this one is not within the
+    client, which waits for the threads of its uploads before it lets anything out."""
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:
+            found.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        # Not without an end: a signal that another thread is given does not wake this one.
+        thread.join(0.1)
+    return found.result()
 
 
 @app.command(epilog=EXAMPLE + "selfinstruct-hub pull my-org/my-tasks my-tasks --revision v1.1.0")
@@ -103,11 +133,7 @@ def diff(
 
     A changed row has the same instruction with another output. Takes DIR and two versions, or two release folders.
     """
-    from selfinstruct_hub.difference import difference, release_of
+    from selfinstruct_hub.difference import difference, sides
     from selfinstruct_hub.show.publishing import print_difference
 
-    if second is None:
-        before, after = directory, Path(first)
-    else:
-        before, after = release_of(directory, first), release_of(directory, second)
-    print_difference(difference(before, after), as_json=as_json)
+    print_difference(difference(*sides(directory, first, second)), as_json=as_json)

@@ -102,11 +102,12 @@ async def in_order(
                         break
                 ready = _ready(running, number, asking)
             except BudgetReached as reached:
-                limit, detail = reached.limit, budget.told(reached.limit)
+                limit = reached.limit
                 if endpoint.in_flight:
                     report(events.Ending(limit, endpoint.in_flight))
                 # What is in flight is paid for: it ends by itself, since nothing more is granted.
                 await _let_finish(running.values(), None)
+                detail = budget.told(limit)  # only now, so that it counts what was in flight
                 break
             except EndpointError:
                 await _let_finish(running.values(), GRACE_SECONDS)

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from selfinstruct_hub import __version__
 from selfinstruct_hub.endpoint.connect import secrets
-from selfinstruct_hub.endpoint.failures import retry_after, shown
+from selfinstruct_hub.endpoint.failures import shown
 from selfinstruct_hub.errors import HubAccessError, HubConflictError, HubError, UsageError
+from selfinstruct_hub.hub.client import asked_to_wait, quiet, session
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -69,12 +71,18 @@ class Connection:
         patience: float = PATIENCE,
     ) -> None:
         """`endpoint` and `token` are HF_ENDPOINT and the stored login unless given; `say` hears of every try that
-        failed. Raises HubAccessError where the machine is told to stay offline."""
+        failed. Raises HubAccessError where the machine is told to stay offline or the token can be none, and
+        UsageError for an endpoint that is no address."""
         from huggingface_hub import HfApi, configure_http_backend, constants, get_token
 
         if constants.HF_HUB_OFFLINE and endpoint is None:
             raise HubAccessError("HF_HUB_OFFLINE is set; unset it to reach the Hub")
+        _check_address(endpoint or constants.ENDPOINT)
         self.token = token or get_token()
+        if self.token and not re.fullmatch("[!-~]+", self.token):
+            raise HubAccessError(
+                "the token for the Hub has a character that no token has; look at HF_TOKEN, or use `hf auth login`"
+            )
         # False: no other token is looked for.
         self.api: HfApi = HfApi(
             endpoint=endpoint or constants.ENDPOINT,
@@ -82,7 +90,10 @@ class Connection:
             library_name="selfinstruct-hub",
             library_version=__version__,
         )
-        configure_http_backend(lambda: _session(patience))
+        configure_http_backend(lambda: session(patience))
+        # Xet's own client keeps trying in silence for minutes and knows none of our time-outs. The Hub hands out
+        # and takes the same files over plain HTTP, which is the way that open files go in any case.
+        constants.HF_HUB_DISABLE_XET = True
         self._say = say
         self._pause = pause
         self._secrets = secrets()
@@ -95,6 +106,23 @@ class Connection:
     def page(self, name: str) -> str:
         """Where a person looks at the dataset."""
         return f"{self.endpoint}/datasets/{name}"
+
+    def refs(self, name: str, *, pulls: bool = False) -> Any:
+        """Branches and tags of a dataset, and its pull requests where asked for. It is the first thing that is
+        asked of a Hub without a token, so another kind of server is noticed here."""
+
+        def ask() -> Any:
+            try:
+                return self.api.list_repo_refs(name, repo_type=REPO_TYPE, include_pull_requests=pulls)
+            except (KeyError, TypeError):  # how the client finds that the answer has another form
+                raise HubError(self.no_hub) from None
+
+        return self.call(f"looking at {name}", ask)
+
+    @property
+    def no_hub(self) -> str:
+        """That the address belongs to something else."""
+        return f"{self.endpoint} answers, but not as a Hub does; look at HF_ENDPOINT"
 
     def call(
         self,
@@ -113,7 +141,7 @@ class Connection:
             try:
                 if attempt > 1 and again is not None and (found := again()) is not None:
                     return found
-                with _quiet(), self._named(what):
+                with quiet(), self._named(what):
                     return function(*args, **more)
             except _Passing as failure:
                 wait = _FIRST_PAUSE * 2 ** (attempt - 1) if failure.wait is None else failure.wait
@@ -150,15 +178,18 @@ class Connection:
             self._raise(what, error)
 
     def _raise(self, what: str, error: Exception) -> NoReturn:
+        import requests
         from huggingface_hub import errors
 
         response = getattr(error, "response", None)
         if response is None:
+            if isinstance(error, requests.JSONDecodeError):  # a page, where the Hub has an object
+                raise HubError(self.no_hub) from None
             raise _Passing(self._words(error)) from None
         status = response.status_code
         said = self._said(response)
         if status in _TRANSIENT:
-            raise _Passing(f"HTTP {status}", _asked_to_wait(response.headers)) from None
+            raise _Passing(f"HTTP {status}", asked_to_wait(response.headers)) from None
         if status == 401 and self.token and not isinstance(error, errors.RepositoryNotFoundError):
             raise HubAccessError(
                 f"{self.endpoint} does not accept the token; make one at {self.endpoint}/settings/tokens and set "
@@ -187,7 +218,11 @@ class Connection:
                 text = found.get("error") if isinstance(found, Mapping) else None
             except ValueError:
                 text = None
-        return self._secrets.hide(" ".join(str(text or "").split())[:300])
+        return self.words(str(text or ""))
+
+    def words(self, text: str) -> str:
+        """What a server said, on one line and without keys."""
+        return self._secrets.hide(" ".join(text.split()))[:300]
 
     def _words(self, error: BaseException) -> str:
         """A connection that failed, without the address."""
@@ -203,51 +238,14 @@ class Connection:
         return type(error).__name__
 
 
-def _session(patience: float) -> Any:
-    """A session that does not wait for ever: most of the client's calls have no time-out of their own."""
-    import requests
-    from requests.adapters import HTTPAdapter
-
-    class Patient(HTTPAdapter):
-        def send(self, request: Any, stream: Any = False, timeout: Any = None, *more: Any, **others: Any) -> Any:
-            return super().send(request, stream, timeout or (30.0, patience), *more, **others)
-
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, Patient())
-    return session
-
-
-def _asked_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the Hub wants to be asked again: Retry-After, or `t` of its RateLimit header."""
-    asked = headers.get("Retry-After", "")
-    if asked.isdecimal():
-        return float(asked)
-    window = re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))
-    return float(window[1]) if window else retry_after(asked or None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's bars and log lines: what there is to say is said by us."""
-    import logging
-
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    logger = logging.getLogger("huggingface_hub")
-    level, shown_before = logger.level, not are_progress_bars_disabled()
-    logger.setLevel(logging.CRITICAL)
-    disable_progress_bars()
+def _check_address(endpoint: str) -> None:
     try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if shown_before:
-            enable_progress_bars()
+        parts = urlsplit(endpoint)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError("HF_ENDPOINT is no address; expected one such as https://hub.example.org, or none at all")
 
 
 def check_name(name: str) -> str:

@@ -1,21 +1,24 @@
 """A workspace out of a published version: its release byte for byte, its settings, and a pool to grow on from.
 
-Everything is made beside its place, under the commit's name, and moved there whole. A pull that was cut goes on
-with the files it has.
+Everything is made beside its place, under the commit's name, and moved there whole; in a directory that is there
+already it is made inside, because that may be a mounted disk, a link, or where the user stands. A pull that was
+cut goes on with the files it has.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from selfinstruct_hub import config, seeds, versions
-from selfinstruct_hub.errors import HubError, SelfInstructError, UsageError, WorkspaceError
+from selfinstruct_hub.errors import HubError, SelfInstructError, UsageError, WorkspaceBusyError, WorkspaceError
 from selfinstruct_hub.figures import counted
 from selfinstruct_hub.hub.connection import (
     REPO_TYPE,
@@ -32,10 +35,13 @@ from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.release import read_manifest
 from selfinstruct_hub.release.verify import check
 from selfinstruct_hub.rounds import editions
-from selfinstruct_hub.workspace import MANIFEST, SEEDS_FILE, Workspace
+from selfinstruct_hub.workspace import MANIFEST, SEEDS_FILE
 
 # Columns of releases that were never published lack what a pool is made of.
 _OLDEST_FORMAT = 2
+# How the name of a workspace in the making begins, or goes on after its own.
+_BUILDING = ".pulling-"
+_LOCK = ".lock"
 # What the client notes down about its downloads.
 _NOTES = ".cache"
 
@@ -73,11 +79,14 @@ def pull(
     connection = connection or Connection(say=watch.say)
     commit = _commit(connection, name, revision)
     target = directory.absolute()
-    building = target.with_name(f".{target.name}.pulling-{commit[:12]}")
+    inside = directory.exists()
+    building = (
+        target / f"{_BUILDING}{commit[:12]}"
+        if inside
+        else target.with_name(f".{target.name}{_BUILDING}{commit[:12]}")
+    )
     try:
-        building.mkdir(parents=True, exist_ok=True)
-        # Two of the same would write the same files.
-        with Workspace(building).locked():
+        with _alone(building, directory):
             manifest = _manifest(connection, name, commit, building)
             folder = building / "releases" / manifest["version"]
             _download(connection, name, commit, manifest, folder, building, watch)
@@ -89,18 +98,46 @@ def pull(
                 # What came is not what was published: asked for again, it is read anew.
                 shutil.rmtree(building, ignore_errors=True)
                 raise
-        _check_empty(directory)
-        if directory.exists():
-            directory.rmdir()
-        building.rename(target)
+            _check_empty(directory)
+            (building / _LOCK).unlink()
+            if inside:
+                _empty_into(building, target)
+            else:
+                building.rename(target)
     except OSError as error:
         raise WorkspaceError(f"{error.filename or directory}: cannot be written ({error.strerror})") from None
     return result
 
 
+@contextmanager
+def _alone(building: Path, directory: Path) -> Iterator[None]:
+    """`building` for this process alone: two that fill one folder would give one of them the other's half."""
+    building.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(building / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WorkspaceBusyError(f"{directory}: another pull is making it; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _empty_into(building: Path, target: Path) -> None:
+    """Moves what was built up into `target`; the settings, which make it a workspace, come last. What pulls of
+    other versions left there goes."""
+    for place in sorted(building.iterdir(), key=lambda place: place.name == config.FILE_NAME):
+        place.rename(target / place.name)
+    for left in target.glob(f"{_BUILDING}*"):
+        shutil.rmtree(left)
+
+
 def _check_empty(directory: Path) -> None:
     try:
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        if directory.exists() and (
+            not directory.is_dir() or any(not place.name.startswith(_BUILDING) for place in directory.iterdir())
+        ):
             raise WorkspaceError(f"{directory}: is not empty; name a new or empty directory")
     except OSError as error:
         raise WorkspaceError(f"{directory}: cannot be used ({error.strerror})") from None
@@ -109,9 +146,8 @@ def _check_empty(directory: Path) -> None:
 def _commit(connection: Connection, name: str, revision: str | None) -> str:
     """The commit of the revision, or of the newest version."""
     place: dict[str, Any] = {"repo_id": name, "repo_type": REPO_TYPE}
-    what = f"looking at {name}"
     try:
-        refs = connection.call(what, connection.api.list_repo_refs, **place)
+        refs = connection.refs(name)
         tags = {ref.name: str(ref.target_commit) for ref in refs.tags}
         known = sorted((tag for tag in tags if _is_version(tag)), key=versions.parse)
         if revision is None:
@@ -123,9 +159,10 @@ def _commit(connection: Connection, name: str, revision: str | None) -> str:
             return tags[known[-1]]
         if revision in tags:
             return tags[revision]
+        if not revision:
+            raise RevisionAbsentError("a revision without a name is main to the client")
         # A branch, a commit or a pull request's reference may hold a release too.
-        quoted = urllib.parse.quote(revision, safe="/")
-        info = connection.call(what, connection.api.repo_info, **place, revision=quoted)
+        info = connection.call(f"looking at {name}", connection.api.repo_info, **place, revision=revision)
         return str(info.sha)
     except RevisionAbsentError:
         there = ", ".join(known[-8:]) or "none"
@@ -222,7 +259,8 @@ def _download(
 def _assemble(building: Path, folder: Path, manifest: Mapping[str, Any], name: str, commit: str) -> PulledVersion:
     """Settings, seeds and pool beside the release."""
     assert read_manifest(folder) == manifest
-    settings = config.load(folder / config.FILE_NAME)
+    # Whoever published it may have put an address or a path into it by hand: growing on would go there.
+    settings = config.publishable(config.load(folder / config.FILE_NAME))
     for left in building.glob(f"{POOL_FILE}*"):
         left.unlink()
     with Pool.create(building / POOL_FILE) as pool:

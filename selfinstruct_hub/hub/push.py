@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from selfinstruct_hub.errors import HubAccessError, HubConflictError
+from selfinstruct_hub.errors import HubAccessError, HubConflictError, HubError
 from selfinstruct_hub.hub.connection import Connection, check_name
 from selfinstruct_hub.hub.local import releases_of
 from selfinstruct_hub.hub.remote import Remote
@@ -64,6 +64,7 @@ def push(
         tagged=tuple(version for version, _ in found.untagged),
         steps=tuple(step_of(one) for one in pending),
         waiting=tuple(one.release.version for one in found.unpublished[1:]) if create_pr else (),
+        create_pr=create_pr,
     )
     if dry_run:
         return result
@@ -91,10 +92,12 @@ def _writer(connection: Connection) -> str:
     if not connection.token:
         raise HubAccessError("no token for the Hub; set HF_TOKEN or use `hf auth login`")
     found = connection.call("asking whose token it is", connection.api.whoami)
-    role = found.get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read":
+    if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+        raise HubError(connection.no_hub)
+    access = (found.get("auth") or {}).get("accessToken") or {}
+    if access.get("role") == "read":
         raise HubAccessError(
-            f"the token of {found.get('name')} may only read; make one that may write at "
+            f"the token of {found['name']} may only read; make one that may write at "
             f"{connection.endpoint}/settings/tokens"
         )
-    return str(found.get("name"))
+    return str(found["name"])

@@ -43,7 +43,7 @@ def compare(releases: Sequence[Release], remote: Remote) -> Comparison:
         return Comparison((), (), _changes(releases, {}))
     tagged = [release for release in releases if release.version in remote.tags]
     for release in tagged:
-        if not release.is_manifest(remote.manifest(remote.tags[release.version])):
+        if not release.is_outline(remote.tree(remote.tags[release.version])):
             raise HubConflictError(
                 f"{remote.name}: tag {release.version} holds another release than {release.folder}; a published "
                 "version never changes, so push to another repository, or pull that one and grow on from it"
@@ -111,11 +111,7 @@ def _diverged(remote: Remote, releases: Sequence[Release], at: Release | None) -
     newest, title = remote.commits()[0]
     where = f"{remote.name}: main (commit {newest[:8]}, {title!r})"
     if at is not None:
-        files = at.files
-        other = sorted(
-            {path for path in tree if path not in files}
-            | {p for p, f in files.items() if p not in tree or not tree[p].is_file(f.path, f.size, f.sha256)}
-        )
+        other = at.differing(tree)
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         return (
             f"{where} is {at.version} with changes that push did not make ({', '.join(other[:3])}{more}); undo "

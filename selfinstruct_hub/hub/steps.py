@@ -45,7 +45,7 @@ class Step:
 @dataclass(frozen=True)
 class Pushed:
     """What a push has done, or would do. `published` were there already with their tags; `tagged` had a commit and
-    got their tag. `waiting` are releases behind a pull request."""
+    got their tag. `waiting` are releases behind a pull request, which `create_pr` says was asked for."""
 
     repo: str
     url: str
@@ -56,6 +56,7 @@ class Pushed:
     tagged: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     waiting: tuple[str, ...] = ()
+    create_pr: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -1,7 +1,7 @@
 """One task's output out of a completion that goes on behind "Output:".
 
-The output ends where the model goes on to a further task in the prompt's form: at a separator, or at a task's label
-with an input below it. A line "Task:" alone, or a Markdown heading, is a line of the output.
+The output ends where the model goes on to a further task in the prompt's form: at a separator, or at a task's
+label with an input below it. A line "Task:" alone, or a Markdown heading, is a line of the output.
 """
 
 from __future__ import annotations

@@ -246,8 +246,8 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
 
     def rejected_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """(number, position, stage, candidate, task, reason, detail, nearest, lost, neighbour's instruction) of
-        what a round rejected, in order, in batches of `size`; candidate, task, nearest and lost as JSON. Call
-        `gather_neighbours` before."""
+        what a round rejected, in order, in batches of `size`; candidate, task, nearest (the first one at most) and
+        lost as JSON. Call `gather_neighbours` before."""
         return self._batches(published.REJECTED, size, round_number)
 
     def gather_neighbours(self, first_round: int) -> None:
@@ -266,6 +266,15 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
         query = "SELECT count(*) FROM verdicts WHERE round = ? AND task IS NOT NULL"
         ((count,),) = self._rows(query, round_number)
         return int(count)
+
+    def has_rows(self, last_round: int) -> bool:
+        """Whether the rounds up to `last_round` have a row: an accepted task with an instance."""
+        ((found,),) = self._rows(
+            "SELECT EXISTS (SELECT 1 FROM verdicts WHERE round <= ? AND task IS NOT NULL"
+            " AND json_array_length(task, '$.instances') > 0)",
+            last_round,
+        )
+        return bool(found)
 
     def counts(self, round_number: int) -> dict[str, Any]:
         """What `status`, the manifest and the card say of a round: see `counting.counts`; and `unjudged`, stored

@@ -1,15 +1,41 @@
-"""Counts a round out of its judged draws. Reads only."""
+"""Counts a round out of its judged draws. Reads only, and the verdicts of a round once."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 # (query, values) -> all rows.
 Rows = Callable[..., list[tuple[Any, ...]]]
 
 _MALFORMED = ("missing_field", "cut_off")  # reasons that say that a completion could not be read
+
+
+class _Group(NamedTuple):
+    """Verdicts of one stage, reason and score. A task is one that was accepted, `lost` are those that go on
+    without an instance; `measured` says that the candidate was compared with everything."""
+
+    stage: str
+    reason: str | None
+    measured: bool
+    score: float | None
+    candidates: int
+    tasks: int
+    rows: int
+    lost: int
+
+
+# Reading a round's verdicts is what takes the time, so they are read once. The limit, which is none, keeps SQLite
+# from sorting the tasks themselves.
+_GROUPS = (
+    "SELECT stage, reason, measured, score, count(*), sum(made), sum(instances), sum(short) FROM"
+    " (SELECT stage, reason, mean IS NOT NULL AS measured, score, task IS NOT NULL AS made,"
+    " coalesce(json_array_length(task, '$.instances'), 0) AS instances,"
+    " task IS NOT NULL AND lost <> '[]' AS short FROM verdicts WHERE round = ? LIMIT -1)"
+    " GROUP BY stage, reason, measured, score"
+)
 
 
 def counts(rows: Rows, round_number: int) -> dict[str, Any]:
@@ -19,28 +45,25 @@ def counts(rows: Rows, round_number: int) -> dict[str, Any]:
     up), candidates, parsed (completions that held something well-formed), acceptance (share of the candidates,
     None without any), drops {reason: n}, lost_instances {reason: n} (of tasks that go on without them), similarity
     {mean, p90} (ROUGE-L of candidates with their nearest neighbour, where it was measured, else None), tokens
-    {prompt, generated}, stages (see `stages_of`).
+    {prompt, generated}, stages (see `_stages`).
     """
-    stages = stages_of(rows, round_number)
-    ((candidates, tasks, instances),) = rows(
-        "SELECT count(*), count(task), coalesce(sum(json_array_length(task, '$.instances')), 0)"
-        " FROM verdicts WHERE round = ?",
-        round_number,
-    )
+    groups = [_Group(*row) for row in rows(_GROUPS, round_number)]
+    stages = _stages(rows, round_number, groups)
+    candidates, tasks = sum(one.candidates for one in groups), sum(one.tasks for one in groups)
     drops: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for stage in stages.values():
         drops.update(stage["drops"])
         failed.update(stage["failed"])
     requests = sum(stage["requests"] for stage in stages.values())
-    lost = rows(
+    lost = any(one.lost for one in groups) and rows(
         "SELECT json_extract(l.value, '$[2]'), count(*) FROM verdicts, json_each(lost) l"
-        " WHERE round = ? AND task IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1",
+        " WHERE round = ? AND task IS NOT NULL AND lost <> '[]' GROUP BY 1 ORDER BY 2 DESC, 1",
         round_number,
     )
     return {
         "tasks": tasks,
-        "rows": instances,
+        "rows": sum(one.rows for one in groups),
         "requests": requests,
         "completions": requests - failed.total(),
         "failed": _commonest_first(failed),
@@ -48,8 +71,8 @@ def counts(rows: Rows, round_number: int) -> dict[str, Any]:
         "candidates": candidates,
         "acceptance": round(tasks / candidates, 4) if candidates else None,
         "drops": _commonest_first(drops),
-        "lost_instances": dict(lost),
-        "similarity": _similarity(rows, round_number),
+        "lost_instances": dict(lost or ()),
+        "similarity": _similarity(groups),
         "tokens": {
             kind: sum(stage["tokens"][kind] for stage in stages.values()) for kind in ("prompt", "generated")
         },
@@ -57,7 +80,7 @@ def counts(rows: Rows, round_number: int) -> dict[str, Any]:
     }
 
 
-def stages_of(rows: Rows, round_number: int) -> dict[str, dict[str, Any]]:
+def _stages(rows: Rows, round_number: int, groups: Sequence[_Group]) -> dict[str, dict[str, Any]]:
     """What each stage of a round took and what it cost, in the order a task passes them.
 
     For each: requests, failed {reason: n}, parsed, tokens {prompt, generated}, candidates (that reached it),
@@ -69,11 +92,11 @@ def stages_of(rows: Rows, round_number: int) -> dict[str, dict[str, Any]]:
         " GROUP BY stage ORDER BY min(call)",
         round_number,
     )
-    judged = rows(
-        "SELECT stage, reason, count(*) FROM verdicts WHERE round = ? GROUP BY stage, reason"
-        " ORDER BY count(*) DESC, reason",
-        round_number,
-    )
+    verdicts: Counter[tuple[str, str | None]] = Counter()
+    for one in groups:
+        verdicts[one.stage, one.reason] += one.candidates
+    ordered = sorted(verdicts.items(), key=lambda item: (-item[1], item[0][1] is not None, item[0][1] or ""))
+    judged = [(*name, count) for name, count in ordered]
     given_up = rows(
         "SELECT stage, reason, count(*) FROM failures WHERE round = ? GROUP BY stage, reason"
         " ORDER BY min(call), count(*) DESC, reason",
@@ -97,11 +120,13 @@ def stages_of(rows: Rows, round_number: int) -> dict[str, dict[str, Any]]:
         }
     if names and cost.get(names[0]):
         # The first stage's completions hold several candidates each: one that is well-formed is enough.
-        marks = ", ".join("?" * len(_MALFORMED))
+        some = "TRUE"
+        if any(reason in _MALFORMED for stage, reason, _ in judged if stage == names[0]):
+            marks = ", ".join("?" * len(_MALFORMED))
+            some = f"NOT (stage = ? AND reason IS NOT NULL AND reason IN ({marks}))"
         ((found[names[0]]["parsed"],),) = rows(
-            "SELECT count(DISTINCT number) FROM verdicts WHERE round = ?"
-            f" AND NOT (stage = ? AND reason IS NOT NULL AND reason IN ({marks}))",
-            *(round_number, names[0], *_MALFORMED),
+            f"SELECT count(DISTINCT number) FROM verdicts WHERE round = ? AND {some}",
+            *(round_number, *(() if some == "TRUE" else (names[0], *_MALFORMED))),
         )
     return found
 
@@ -110,14 +135,21 @@ def _commonest_first(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _similarity(rows: Rows, round_number: int) -> dict[str, float | None]:
+def _similarity(groups: Sequence[_Group]) -> dict[str, float | None]:
     """Mean and 90th percentile (nearest rank) of the candidates' scores with their nearest neighbour. None where
     the gate looked only for neighbours above its threshold: what is known then are the highest scores."""
-    measured = "FROM verdicts WHERE round = ? AND score IS NOT NULL AND mean IS NOT NULL"
-    ((count, mean),) = rows(f"SELECT count(*), avg(score) {measured}", round_number)
+    scores: Counter[float] = Counter()
+    for one in groups:
+        if one.measured and one.score is not None:
+            scores[one.score] += one.candidates
+    count = scores.total()
     if not count:
         return {"mean": None, "p90": None}
-    ((p90,),) = rows(
-        f"SELECT score {measured} ORDER BY score LIMIT 1 OFFSET ?", round_number, -(-9 * count // 10) - 1
-    )
+    rank, seen, p90 = -(-9 * count // 10), 0, 0.0
+    for score in sorted(scores):
+        seen += scores[score]
+        if seen >= rank:
+            p90 = score
+            break
+    mean = math.fsum(score * times for score, times in scores.items()) / count
     return {"mean": round(mean, 4), "p90": round(p90, 4)}

@@ -54,16 +54,23 @@ class PoolFile:
         return cls._open(path)
 
     @classmethod
-    def open(cls: type[_Opened], path: Path, *, read_only: bool = False) -> _Opened:
-        """The pool at `path`. Raises PoolError for a file that is none, a damaged or a newer one, and for one that
-        has lost what was stored in it."""
+    def open(cls: type[_Opened], path: Path, *, read_only: bool = False, any_thread: bool = False) -> _Opened:
+        """The pool at `path`; with `any_thread` one thread after another may use it. Raises PoolError
+        for a file that is none, a damaged or a newer one, and for one that has lost what was stored in it."""
         if not path.is_file():
             check_not_lost(path)
             raise PoolError(f"{path}: there is no pool yet")
-        return cls._open(path, read_only=read_only)
+        return cls._open(path, read_only=read_only, any_thread=any_thread)
 
     @classmethod
-    def _open(cls: type[_Opened], path: Path, *, create: bool = False, read_only: bool = False) -> _Opened:
+    def _open(
+        cls: type[_Opened],
+        path: Path,
+        *,
+        create: bool = False,
+        read_only: bool = False,
+        any_thread: bool = False,
+    ) -> _Opened:
         # Read before the pool: a writer beside us counts in the pool first.
         told = commits.told(path)
         with errors_named(path):
@@ -74,7 +81,7 @@ class PoolFile:
                     looking._format()
                     looking._check_commits(told)
             # Autocommit: every transaction is opened and closed by `_transaction`.
-            connection = _reading(path) if read_only else sqlite3.connect(path, isolation_level=None)
+            connection = _reading(path, any_thread) if read_only else sqlite3.connect(path, isolation_level=None)
             pool = cls(path, connection)
             try:
                 if create:
@@ -91,7 +98,7 @@ class PoolFile:
                         pool._check_commits(told)
                     else:
                         pool._tally = commits.Tally(path)
-                    pool._migrate(version, read_only=read_only)
+                    pool._migrate(version, read_only=read_only, any_thread=any_thread)
                 # FULL: a stored completion survives a power cut too, not only a crash of ours.
                 pool._db.execute("PRAGMA synchronous = FULL")
                 pool._db.execute("PRAGMA foreign_keys = ON")
@@ -129,12 +136,12 @@ class PoolFile:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (commits.META,)).fetchone()
         return int(row[0]) if row else 0
 
-    def _migrate(self, version: int, *, read_only: bool) -> None:
+    def _migrate(self, version: int, *, read_only: bool, any_thread: bool) -> None:
         """Brings an older pool to today's format: in memory for a reader, else in place with a copy beside it."""
         if version == SCHEMA_VERSION:
             return
         if read_only:
-            memory = sqlite3.connect(":memory:", isolation_level=None)
+            memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=not any_thread)
             self._db.backup(memory)
             self._db.close()
             self._db = memory
@@ -168,6 +175,10 @@ class PoolFile:
         self._db.close()
         if self._tally is not None:
             self._tally.close()
+
+    def interrupt(self) -> None:
+        """Ends the query that another thread waits for; sqlite3.OperationalError is raised there."""
+        self._db.interrupt()
 
     def __enter__(self: _Opened) -> _Opened:
         return self
@@ -220,11 +231,12 @@ def check_not_lost(path: Path) -> None:
         )
 
 
-def _reading(path: Path) -> sqlite3.Connection:
+def _reading(path: Path, any_thread: bool = False) -> sqlite3.Connection:
     # Without a write-ahead log nobody is writing, and a read-only medium can be read too.
     log = path.with_name(f"{path.name}-wal")
     mode = "mode=ro" if log.exists() else "immutable=1"
-    return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
+    name = f"{path.resolve().as_uri()}?{mode}"
+    return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=not any_thread)
 
 
 def _damaged(path: Path, said: str) -> str:

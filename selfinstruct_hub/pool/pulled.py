@@ -17,8 +17,8 @@ META = "pulled"
 @dataclass(frozen=True)
 class Pulled:
     """Dataset, commit and version that a pool was made from. `rounds` has, by number, what the manifest said of
-    each: its counts, models and cost; `revisions` is the number of revisions that it had seen, `review` what people
-    had said of its rows."""
+    each: its counts, models and cost; `revisions` is the number of revisions that it had seen, `review` what
+    people had said of its rows."""
 
     repo: str
     commit: str

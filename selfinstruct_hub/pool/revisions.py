@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from selfinstruct_hub.pool import encoding
 from selfinstruct_hub.pool.answers import GENERATED_TOKENS, PROMPT_TOKENS
@@ -30,6 +31,9 @@ from selfinstruct_hub.records import (
     Verdict,
     canonical_json,
 )
+
+if TYPE_CHECKING:
+    from selfinstruct_hub.pool import Pool
 
 # A judged draw: number, verdicts, requests that were never answered.
 Draw = tuple[int, Sequence[Verdict], Sequence[Failure]]
@@ -50,6 +54,8 @@ _COMPLETION = (
 class Revisions:
     """The part of a pool that has to do with revisions."""
 
+    open: Callable[..., Any]
+    path: Path
     _db: sqlite3.Connection
     _state: int | None = None  # that the pool reads as; None: as it stands
 
@@ -254,6 +260,15 @@ class Revisions:
             " UNION SELECT model FROM completions JOIN draws USING (round, number) WHERE revision = :r ORDER BY 1"
         )
         return [model for (model,) in self._rows(query, r=revision)]
+
+    @contextmanager
+    def beside(self) -> Iterator[Pool]:
+        """Another pool that reads what this one does, for other threads."""
+        with (
+            self.open(self.path, read_only=True, any_thread=True) as reader,
+            nullcontext() if self._state is None else reader.as_of(self._state),
+        ):
+            yield reader
 
     @contextmanager
     def as_of(self, revision: int) -> Iterator[None]:

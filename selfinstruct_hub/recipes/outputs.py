@@ -52,7 +52,7 @@ def stops(language: Language) -> tuple[str, ...]:
 
 
 def grammar() -> str:
-    """A regular expression for an output of a line and up to five more, as small models need it (see alpaca.py)."""
+    """A regular expression for an output of a line and up to five more, as for a small model (see alpaca.py)."""
     more = r"(\n(- )?[^\s#][^\n]*)?" * _MORE_OUTPUT_LINES
     return rf" [^\s#][^\n]*{more}\n###\n"
 

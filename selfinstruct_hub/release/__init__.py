@@ -20,6 +20,7 @@ from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import IMPORT, Revision, Round, is_import
 from selfinstruct_hub.release import contents, costs, page, script, shards
+from selfinstruct_hub.release.threads import Behind
 from selfinstruct_hub.rounds import Edition, editions
 from selfinstruct_hub.workspace import MANIFEST, is_release
 
@@ -52,15 +53,18 @@ def _freeze(
     made = made[: made.index(edition) + 1]
     rounds = [one.round for one in made if one.revision is None]
     revisions = [one.revision for one in made if one.revision is not None]
-    counts = {r.number: pool.counts(r.number) for r in rounds}
-    if not any(found["rows"] for found in counts.values()):
+    if not pool.has_rows(round_.number):
         return None
     building = releases / f".building-{edition.version}"
     with _disk_errors_named(target, building):
         if building.exists():
             shutil.rmtree(building)
         building.mkdir(parents=True)
-        files = shards.write(building, pool, rounds, known=_known_shards(releases, made))
+        known = _known_shards(releases, made)
+        seen = page.Seen(edition.version, card_settings.samples)
+        with _counted(pool, rounds) as counts:
+            files = shards.write(building, pool, rounds, known=known, watch=seen.add)
+            seen.read(building, [file for file in files if (file["config"], file["round"]) in known])
         grown = {} if is_import(round_.settings) else {"tasks": round_.wanted}
         said = edition.revision.asked if edition.revision else round_.asked
         asked = config.Settings.model_validate({**said, **grown, "card": card_settings.model_dump()})
@@ -69,7 +73,7 @@ def _freeze(
         (building / script.FILE_NAME).write_text(script.render(manifest), encoding="utf-8")
         title = card_settings.pretty_name or name
         earlier = [releases / one.version for one in reversed(made[:-1]) if is_release(releases / one.version)]
-        page.write(building, manifest, card_settings, title, earlier=earlier)
+        page.write(building, manifest, card_settings, title, seen=seen, earlier=earlier)
         for extra in (config.FILE_NAME, script.FILE_NAME):
             manifest["files"].append({"path": extra, **shards.measure(building / extra)})
         (building / MANIFEST).write_text(
@@ -181,6 +185,19 @@ def _known_shards(releases: Path, made: Sequence[Edition]) -> shards.Known:
                     known.setdefault((file["config"], file["round"]), []).append((folder / file["path"], file))
             break  # it holds those of the rounds before it
     return known
+
+
+@contextmanager
+def _counted(pool: Pool, rounds: list[Round]) -> Iterator[dict[int, dict[str, Any]]]:
+    """The pool's counts by round, counted while the caller does something else; there when the context is left."""
+    counts: dict[int, dict[str, Any]] = {}
+    with pool.beside() as reader, Behind("counts") as behind:
+        behind.do(lambda: counts.update({one.number: reader.counts(one.number) for one in rounds}))
+        try:
+            yield counts
+        except BaseException:
+            reader.interrupt()
+            raise
 
 
 @contextmanager

@@ -7,6 +7,7 @@ so what is wrong here was written so, or written again together with its manifes
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
 import logging
@@ -104,16 +105,16 @@ def check_card(folder: Path, manifest: dict[str, Any], rows: dict[str, int]) -> 
         config, info = configs[name], infos[name]
         expect(name, "version", str(config.get("version")), manifest["version"].removeprefix("v"))
         expect(name, "default", bool(config.get("default")), name == "default")
-        [split], patterns = info.get("splits") or [{}], config.get("data_files") or []
+        split, patterns = _one_split(place, name, info), _patterns(place, name, config)
         expect(name, "num_examples", split.get("num_examples"), count)
         expect(name, "split", split.get("name"), SPLIT)
         size = sum(file["bytes"] for file in shards_of(manifest, name))
         expect(name, "download_size", info.get("download_size"), size)
-        there = [path for pattern in patterns for path in sorted(folder.glob(pattern["path"]))]
+        there = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
         listed = sorted(folder / file["path"] for file in shards_of(manifest, name))
         expect(name, "data_files that match", len(there), len(listed))
         expect(name, "data_files", [path.name for path in there], [path.name for path in listed])
-        features = pa.schema([(field["name"], _type(place, field)) for field in info.get("features", [])])
+        features = pa.schema(_fields(place, info.get("features", [])))
         for file in shards_of(manifest, name):
             kinds = _opened(folder / file["path"]).schema_arrow
             if not kinds.equals(features):
@@ -136,7 +137,7 @@ def check_script(folder: Path, manifest: dict[str, Any]) -> None:
             target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
             if isinstance(target, ast.Name) and target.id in _CONSTANTS:
                 found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ReleaseError(f"{place}: is no script that could run ({error}); {_ANEW}") from None
     files = {
         name: {SPLIT: [file["path"] for file in shards_of(manifest, name)]}
@@ -152,6 +153,11 @@ def check_loading(folder: Path, manifest: dict[str, Any], rows: dict[str, int]) 
     """`datasets` prepares every config, as a trainer would have it, in a cache that goes again."""
     import datasets
 
+    if assets.is_taken(folder.resolve().name):
+        raise ReleaseError(
+            f"{folder}: `datasets` takes {SCRIPT} for the dataset of a folder of that name; call the folder "
+            "something else"
+        )
     for name, count in rows.items():
         with tempfile.TemporaryDirectory(prefix="selfinstruct-verify-", ignore_cleanup_errors=True) as cache:
             try:
@@ -160,6 +166,11 @@ def check_loading(folder: Path, manifest: dict[str, Any], rows: dict[str, int]) 
                     found, version = len(loaded), str(loaded.version)
                     del loaded  # its file lies in the cache
             except Exception as error:  # of whatever part of the library
+                if _is_full(error):
+                    raise ReleaseError(
+                        f"{folder}: whether `datasets` loads it cannot be told, because the disk of {cache} is "
+                        "full; free some space, or let TMPDIR name a folder elsewhere"
+                    ) from error
                 said = " ".join(str(error.__cause__ or error).split())
                 raise ReleaseError(
                     f"{folder}: `datasets` cannot load config `{name}` ({type(error).__name__}: {said[:300]}); "
@@ -170,6 +181,15 @@ def check_loading(folder: Path, manifest: dict[str, Any], rows: dict[str, int]) 
                 f"{folder}: `datasets` loads {found:,} rows of config `{name}` in version {version}, expected "
                 f"{count:,} in {manifest['version'].removeprefix('v')}; {_ANEW}"
             )
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether there was no room for what was written. `datasets` looks beforehand, and then says so in words."""
+    while error:
+        if isinstance(error, OSError) and (error.errno == errno.ENOSPC or "Not enough disk space" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _opened(path: Path) -> Any:
@@ -196,7 +216,7 @@ def _metadata(place: Path) -> dict[str, Any]:
         head, ends, _ = place.read_text(encoding="utf-8").partition("\n---\n")
         begun = head.startswith("---\n") and ends
         metadata = yaml.safe_load(head.removeprefix("---\n")) if begun else None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ReleaseError(f"{place}: its head is no YAML ({' '.join(str(error).split())}); {_ANEW}") from None
     if not isinstance(metadata, dict):
         raise ReleaseError(f"{place}: does not begin with YAML between two lines of ---; {_ANEW}")
@@ -210,6 +230,40 @@ def _by_name(place: Path, metadata: dict[str, Any], key: str) -> dict[str, dict[
         raise ReleaseError(f"{place}: `{key}` is no list of configs with their names; {_ANEW}") from None
 
 
+def _one_split(place: Path, name: str, info: dict[str, Any]) -> dict[str, Any]:
+    match info.get("splits"):
+        case [dict(split)]:
+            return split
+    raise ReleaseError(
+        f"{place}: config `{name}` has splits {info.get('splits')}, expected {SPLIT} alone; {_ANEW}"
+    )
+
+
+def _patterns(place: Path, name: str, config: dict[str, Any]) -> list[str]:
+    """The patterns of a config's files, all below the release."""
+    found = config.get("data_files")
+    paths = (
+        [one.get("path") if isinstance(one, dict) else None for one in found]
+        if isinstance(found, list)
+        else [None]
+    )
+    for path in paths:
+        if not isinstance(path, str) or not path.startswith("data/") or ".." in Path(path).parts:
+            raise ReleaseError(
+                f"{place}: config `{name}` says data_files {found}, expected a list of splits with paths below "
+                f"data/; {_ANEW}"
+            )
+    return [str(path) for path in paths]
+
+
+def _fields(place: Path, fields: Any) -> list[tuple[str, Any]]:
+    """Names and Arrow types of features."""
+    try:
+        return [(str(field["name"]), _type(place, field)) for field in fields]
+    except (KeyError, TypeError):
+        raise ReleaseError(f"{place}: the features are {fields}, and no list with names; {_ANEW}") from None
+
+
 def _type(place: Path, field: Any) -> Any:
     """The Arrow type of a feature in the card: {dtype}, {list: a dtype or fields} or {struct: fields}."""
     try:
@@ -221,7 +275,7 @@ def _type(place: Path, field: Any) -> Any:
         elif isinstance(kind, dict):
             inner = _type(place, kind)
         else:
-            inner = pa.struct([(one["name"], _type(place, one)) for one in kind])
+            inner = pa.struct(_fields(place, kind))
         return pa.list_(inner) if "list" in field else inner
     except (KeyError, TypeError):
         raise ReleaseError(

@@ -7,11 +7,8 @@ and a shard that is written again is the same bytes. What decides a file's bytes
 from __future__ import annotations
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,11 @@ from selfinstruct_hub.digests import sha256_of
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Round
-from selfinstruct_hub.release import rows
+from selfinstruct_hub.release import rejections, rows
 from selfinstruct_hub.release.columns import ALIGNED, COLUMNS, SPLIT, schema
+from selfinstruct_hub.release.threads import Behind, Several
 
-__all__ = ["COLUMNS", "ROWS_PER_SHARD", "SPLIT", "Known", "measure", "write"]
+__all__ = ["COLUMNS", "ROWS_PER_SHARD", "SPLIT", "Known", "Watch", "measure", "write"]
 
 # A shard of `provenance`, the widest config, stays below about 200 MB, and readers find files to share among
 # themselves.
@@ -45,41 +43,86 @@ MEND = "restore it from a copy, or move the release away and have it built anew 
 
 # Shards of earlier releases by config and round (None: of no round), each with its manifest entry.
 Known = Mapping[tuple[str, int | None], Sequence[tuple[Path, dict[str, Any]]]]
-_Maker = Callable[[], Mapping[str, Any]]  # makes a table for each of some configs
+# Is shown the tables of the configs named, which tell of the same rows, as they are written.
+Watch = Callable[[Mapping[str, Any]], None]
 
 
 def write(
-    folder: Path, pool: Pool, rounds: list[Round], *, known: Known, rows_per_shard: int = ROWS_PER_SHARD
+    folder: Path,
+    pool: Pool,
+    rounds: list[Round],
+    *,
+    known: Known,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    watch: Watch | None = None,
 ) -> list[dict[str, Any]]:
-    """Writes every shard of `rounds` below `folder`, copying those that are `known`. Returns their manifest
-    entries: path, config, round, rows, memory_bytes, bytes, sha256."""
-    entries: list[dict[str, Any]] = []
+    """Writes every shard of `rounds` below `folder`, copying those that are `known`; `watch` sees all tables but
+    these. Returns their manifest entries: path, config, round, rows, memory_bytes, bytes, sha256.
 
-    def written(round_number: int | None, tables: Iterable[_Maker], *names: str) -> None:
-        """Appends the entries of the shards of some configs, which grow together by a table for each."""
-        if round_number in whole:
-            for name in names:
-                entries.extend(_copied(folder, file) for file in known.get((name, round_number), ()))
-            return
-        with ExitStack() as stack:
-            shards = {name: _Shards(folder, name, round_number, rows_per_shard) for name in names}
-            for one in shards.values():
-                stack.callback(one.abandon)
-            with _Behind() as behind:
-                for make in tables:
-                    behind.do(partial(_add, shards, make))
-            for one in shards.values():
-                entries.extend(one.finish())
-
+    The configs of accepted rows, and what was rejected, are written beside one another.
+    """
     # A release has all shards of a round, or the round has none.
     whole = {number for _, number in known}
-    if new := [round_.number for round_ in rounds if round_.number not in whole]:
-        pool.gather_neighbours(new[0])
-    for round_ in rounds:
-        written(round_.number, rows.accepted(pool, round_), *ALIGNED)
-        written(round_.number, _made("rejected", rows.rejected(pool, round_)), "rejected")
-    written(None, _made("seeds", rows.seeds(pool)), "seeds")
-    return entries
+    new = [round_ for round_ in rounds if round_.number not in whole]
+    found: dict[tuple[str, int | None], list[dict[str, Any]]] = {
+        place: [_copied(folder, file) for file in files]
+        for place, files in known.items()
+        if place[1] in (None, *(round_.number for round_ in rounds))
+    }
+    # Searching for neighbours takes a while, and goes on while accepted rows are written. A reader of its own has
+    # what was found.
+    with pool.beside() as reader, Behind("neighbours") as behind:
+        if new:
+            behind.do(reader.gather_neighbours, new[0].number)
+        try:
+            for round_ in new:
+                found |= _accepted(folder, pool, round_, rows_per_shard, watch)
+        except BaseException:
+            reader.interrupt()
+            raise
+        behind.wait()
+        for round_ in new:
+            found |= _rejected(folder, reader, round_, rows_per_shard, watch)
+    if None not in whole:
+        with _grown(folder, None, rows_per_shard, "seeds") as shards:
+            for table in rows.seeds(pool):
+                shards["seeds"].add(table)
+            found["seeds", None] = shards["seeds"].finish()
+    order = [(name, round_.number) for round_ in rounds for name in (*ALIGNED, "rejected")]
+    return [entry for place in [*order, ("seeds", None)] for entry in found.get(place, ())]
+
+
+def _accepted(
+    folder: Path, pool: Pool, round_: Round, limit: int, watch: Watch | None
+) -> dict[tuple[str, int | None], list[dict[str, Any]]]:
+    """Writes the aligned shards of a round. The pool is read here; a thread reads the batches' JSON, and each
+    config has one that makes, encodes and compresses its tables."""
+    with (
+        _grown(folder, round_.number, limit, *ALIGNED) as shards,
+        Several("batches", "watch", *ALIGNED) as threads,
+    ):
+        for make in rows.accepted(pool, round_):
+            makers = threads["batches"].do(make)
+            tables = {name: threads[name].do(_add, shards[name], name, makers) for name in ALIGNED}
+            if watch:
+                threads["watch"].do(_show, watch, tuple(tables), *tables.values())
+    return {(name, round_.number): one.finish() for name, one in shards.items()}
+
+
+def _rejected(
+    folder: Path, pool: Pool, round_: Round, limit: int, watch: Watch | None
+) -> dict[tuple[str, int | None], list[dict[str, Any]]]:
+    """Writes the shards of what a round rejected, in the same way."""
+    with (
+        _grown(folder, round_.number, limit, "rejected") as shards,
+        Several("batches", "watch", "rejected") as threads,
+    ):
+        for make in rejections.rejected(pool, round_):
+            made = threads["batches"].do(make)
+            threads["rejected"].do(shards["rejected"].add, made)
+            if watch:
+                threads["watch"].do(_show, watch, ("rejected",), made)
+    return {("rejected", round_.number): shards["rejected"].finish()}
 
 
 def measure(path: Path) -> dict[str, Any]:
@@ -145,36 +188,25 @@ class _Shards:
         return self._folder / f"{self._begin}-{number:05d}.unfinished"
 
 
-class _Behind:
-    """Does jobs one after another beside the caller, who waits where it is two ahead. Arrow holds no lock of
-    Python's while it reads JSON, moves columns, encodes and compresses, so the pool is read at the same time."""
-
-    def __enter__(self) -> _Behind:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shards")
-        self._open: deque[Future[Any]] = deque()
-        return self
-
-    def do(self, job: Callable[[], Any]) -> None:
-        """Raises what an earlier job raised."""
-        self._open.append(self._thread.submit(job))
-        if len(self._open) > 2:
-            self._open.popleft().result()
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=failed is not None)
-        if failed is None:
-            for job in self._open:
-                job.result()
+@contextmanager
+def _grown(folder: Path, round_number: int | None, limit: int, *names: str) -> Iterator[dict[str, _Shards]]:
+    """Shards of some configs that are added to, and closed whatever happens."""
+    with ExitStack() as stack:
+        shards = {name: _Shards(folder, name, round_number, limit) for name in names}
+        for one in shards.values():
+            stack.callback(one.abandon)
+        yield shards
 
 
-def _made(name: str, tables: Iterable[Any]) -> Iterator[_Maker]:
-    for table in tables:
-        yield partial(dict, {name: table})
+def _add(shards: _Shards, name: str, makers: Mapping[str, rows.Maker]) -> Any:
+    """Makes and writes the next table of a config, and gives it back."""
+    table = makers[name]()
+    shards.add(table)
+    return table
 
 
-def _add(shards: Mapping[str, _Shards], make: _Maker) -> None:
-    for name, table in make().items():
-        shards[name].add(table)
+def _show(watch: Watch, names: Sequence[str], *tables: Any) -> None:
+    watch(dict(zip(names, tables, strict=True)))
 
 
 def _copied(folder: Path, known: tuple[Path, dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ against both. `contents.py` looks into the files.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from selfinstruct_hub.release.columns import ALIGNED
 from selfinstruct_hub.release.shards import MEND, measure
 from selfinstruct_hub.workspace import MANIFEST
 
-# What a download of a version adds: the Hub's own file, and the client's notes about what it has.
-_OF_THE_HUB = (".gitattributes", ".cache/huggingface/")
+# What a download of a version adds (the Hub's own file, and the client's notes about what it has), and what Python
+# leaves where the loading script is imported.
+_ADDED = (".gitattributes", ".cache/huggingface/", "__pycache__/loading_script.")
 _KEYS = {"version": str, "release": str, "rows": int, "seeds": int, "rounds": list, "files": list, "format": int}
 _FILE_KEYS = {"path": str, "bytes": int, "sha256": str}
 _SHARD_KEYS = {"config": str, "rows": int}
+_ROUND_KEYS: dict[str, type] = {"round": int, "rows": int}
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,13 @@ def _check(folder: Path, load: bool) -> Checked:
         _check_file(folder / path, file)
     for found in sorted(path for path in folder.rglob("*") if not path.is_dir()):
         name = found.relative_to(folder).as_posix()
-        if name not in files and name != MANIFEST and not name.startswith(_OF_THE_HUB):
+        if name not in files and name != MANIFEST and not name.startswith(_ADDED):
             raise ReleaseError(
                 f"{found}: is not among the {len(files)} files that {MANIFEST} names; move it out of the release"
             )
     rows = contents.check_shards(folder, manifest)
     _check_counts(folder, manifest, rows)
+    _check_rounds(folder, manifest)
     contents.check_ids(folder, manifest)
     contents.check_card(folder, manifest, rows)
     contents.check_script(folder, manifest)
@@ -160,4 +164,24 @@ def _check_counts(folder: Path, manifest: dict[str, Any], rows: dict[str, int]) 
         raise ReleaseError(
             f"{place}: `release` begins with {manifest['release'][:12]}, expected {digest[:12]} after the digests "
             f"of its shards; {MEND}"
+        )
+
+
+def _check_rounds(folder: Path, manifest: dict[str, Any]) -> None:
+    """The rows of each round as the manifest tells them, and the card, against those of the round's files."""
+    place = folder / MANIFEST
+    found = Counter[Any]()
+    for file in contents.shards_of(manifest, ALIGNED[0]):
+        # Whatever else stands there is no round's number.
+        found[file["round"] if isinstance(file.get("round"), int) else None] += file["rows"]
+    for number, round_ in enumerate(manifest["rounds"]):
+        _check_keys(place, round_, _ROUND_KEYS, f"rounds[{number}]")
+        if (rows := found.pop(round_["round"], 0)) != round_["rows"]:
+            raise ReleaseError(
+                f"{place}: says that round {round_['round']} has {round_['rows']:,} rows, and its files hold "
+                f"{rows:,}; {MEND}"
+            )
+    if found:
+        raise ReleaseError(
+            f"{place}: files belong to the round {next(iter(found))}, which it does not tell of; {MEND}"
         )

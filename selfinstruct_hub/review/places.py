@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import COMPLETE, Instance, Verdict, canonical_json
-from selfinstruct_hub.release.rows import BATCH, row_ids_of
+from selfinstruct_hub.release.rows import BATCH
+from selfinstruct_hub.release.stored import row_ids
 from selfinstruct_hub.reviewed import candidate_id
 
 _CANDIDATE = re.compile(r"c([1-9]\d{0,8})/(\d{1,9})/(\d{1,9})(?:/([0-9a-f]{8}))?")
@@ -37,7 +38,7 @@ def rows_of(pool: Pool, wanted: Collection[str]) -> dict[str, tuple[Key, int]]:
             continue
         for batch in pool.accepted_columns(round_.number, BATCH):
             for number, position, task, *_ in batch:
-                for instance, row in enumerate(row_ids_of([task])):
+                for instance, row in enumerate(row_ids([task]).to_pylist()):
                     if row in wanted:
                         found[row] = ((round_.number, number, position), instance)
     return found

@@ -65,6 +65,8 @@ def _push_lines(done: Pushed) -> list[str]:
         lines.append("dry run: nothing was written")
         if done.created:
             lines.append(f"would make {'private' if done.private else 'public'} dataset {done.repo}")
+        if done.create_pr and done.steps:
+            lines.append("would open a pull request instead of a commit and a tag")
         lines += [f"{version}: has its commit, would be tagged" for version in done.tagged]
         for step in done.steps:
             lines += _plan(step)

@@ -5,11 +5,12 @@
 
 The pool is made up: Alpaca-like lengths, one instance a task, five tasks and one rejected candidate a completion,
 ten neighbours each. `freeze` is what `grow` calls at a round's end: counts, five configs, card, script, hashes,
-manifest, all read from SQLite. The bare write has the values of the same columns in Python's memory, as lists
-(nested ones of dicts), makes a table of every 8,192 rows and writes them with one ParquetWriter a config, with the
-same codec and options, in one thread; only that is timed. `from tables` is the same with finished Arrow tables:
-encoding and compressing alone. Memory is the highest of a process that does nothing else; `at start` is what its
-imports take.
+manifest, all read from SQLite. What the card says of the rows is counted while the shards are written, and is part
+of their time; reading, making and writing go on in several threads. The bare write has the values of the same
+columns in Python's memory, as lists (nested ones of dicts), makes a table of every 8,192 rows and writes them with
+one ParquetWriter a config, with the same codec and options, in one thread; only that is timed. `from tables` is
+the same with finished Arrow tables: encoding and compressing alone. Memory is the highest of a process that does
+nothing else; `at start` is what its imports take.
 """
 
 from __future__ import annotations

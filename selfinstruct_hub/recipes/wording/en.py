@@ -64,9 +64,9 @@ comes first, then an input to which this label, and no other, belongs. As many o
 appear, each once.
 """,
     outputs="""\
-Below are tasks that people give to an assistant which reads and writes text. Each has the input that it works on, \
-or {no_input} where it needs none, and the output that an expert would give: correct, complete, to the point, and \
-in {language} unless the task asks for another language.
+Below are tasks that people give to an assistant which reads and writes text. Each has the input that it \
+works on, or {no_input} where it needs none, and the output that an expert would give: correct, complete, to \
+the point, and in {language} unless the task asks for another language.
 """,
     chat_tasks="""\
 Go on with this list up to number {total}, in exactly the same form. Begin where it breaks off below, and write \

@@ -9,8 +9,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,6 +24,9 @@ from selfinstruct_hub.release.page import samples
 from selfinstruct_hub.release.page.escaping import cell, code, fenced
 from selfinstruct_hub.release.page.pictures import LEAST_TASKS
 from selfinstruct_hub.release.page.reasons import explained
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATE = "dataset_card.md.j2"
 NO_PICTURES = (
@@ -81,16 +85,6 @@ def body(
     pictures: Mapping[str, str],
 ) -> str:
     """The card without its YAML."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(assets.folder("cards")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(cell=cell, code=code, fenced=fenced)
     drops: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     failed: Counter[str] = Counter()
@@ -102,50 +96,70 @@ def body(
     newest = {round_["settings"]["recipe"]: round_["settings"] for round_ in grown}
     used = [(recipe := recipes.named(name), recipe.differences(newest[name])) for name in newest]
     deciding = [{k: v for k, v in r["settings"].items() if k != "seed"} for r in grown]
-    text = environment.get_template(TEMPLATE).render(
-        manifest=manifest,
-        statistics=manifest["statistics"],
-        verbs=manifest["statistics"].get("verbs"),
-        files=[file["path"] for file in manifest["files"]],
-        title=cell(title),
-        description=settings.description.strip(),
-        limitations=[limitation.strip() for limitation in settings.limitations],
-        license=settings.license,
-        license_name=settings.license_name,
-        license_link=settings.license_link,
-        model_terms=settings.model_terms.strip(),
-        citation=settings.citation.strip() or _bibtex(manifest, title),
-        papers=[entry for recipe, _ in used if (entry := _paper(recipe))],
-        drops=drops.most_common(),
-        lost=lost.most_common(),
-        failed=failed.most_common(),
-        grown=grown,
-        imported=[round_ for round_ in manifest["rounds"] if is_import(round_["settings"])],
-        settings_differ=any(settings != deciding[-1] for settings in deciding),
-        models=_models(manifest),
-        thresholds=list(dict.fromkeys(r["settings"]["novelty"]["threshold"] for r in manifest["rounds"])),
-        kept_away=_spans(manifest, "decontamination", "against"),
-        paraphrases=_spans(manifest, "paraphrases", "model"),
-        revisions=_revisions(manifest),
-        review=manifest.get("review"),
-        questions=_QUESTIONS,
-        configs=_configs(manifest),
-        newest_round=manifest["rounds"][-1]["round"],
-        newest_files=_newest_files(manifest),
-        recipes=used,
-        samples=shown,
-        rule=samples.rule(manifest),
-        pictures={path: cell(alt) for path, alt in pictures.items()},
-        no_pictures=NO_PICTURES,
-        tool_version=manifest["made_with"]["selfinstruct-hub"],
-        counted=counted,
-        explained=explained,
-        number=number,
-        percent=percent,
-        money=money,
+    text = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            manifest=manifest,
+            statistics=manifest["statistics"],
+            verbs=manifest["statistics"].get("verbs"),
+            files=[file["path"] for file in manifest["files"]],
+            title=cell(title),
+            description=settings.description.strip(),
+            limitations=[limitation.strip() for limitation in settings.limitations],
+            license=settings.license,
+            license_name=settings.license_name,
+            license_link=settings.license_link,
+            model_terms=settings.model_terms.strip(),
+            citation=settings.citation.strip() or _bibtex(manifest, title),
+            papers=[entry for recipe, _ in used if (entry := _paper(recipe))],
+            drops=drops.most_common(),
+            lost=lost.most_common(),
+            failed=failed.most_common(),
+            grown=grown,
+            imported=[round_ for round_ in manifest["rounds"] if is_import(round_["settings"])],
+            settings_differ=any(settings != deciding[-1] for settings in deciding),
+            models=_models(manifest),
+            thresholds=list(dict.fromkeys(r["settings"]["novelty"]["threshold"] for r in manifest["rounds"])),
+            kept_away=_spans(manifest, "decontamination", "against"),
+            paraphrases=_spans(manifest, "paraphrases", "model"),
+            revisions=_revisions(manifest),
+            review=manifest.get("review"),
+            questions=_QUESTIONS,
+            configs=_configs(manifest),
+            newest_round=manifest["rounds"][-1]["round"],
+            newest_files=_newest_files(manifest),
+            recipes=used,
+            samples=shown,
+            rule=samples.rule(manifest),
+            pictures={path: cell(alt) for path, alt in pictures.items()},
+            no_pictures=NO_PICTURES,
+            tool_version=manifest["made_with"]["selfinstruct-hub"],
+            counted=counted,
+            explained=explained,
+            number=number,
+            percent=percent,
+            money=money,
+        )
     )
     # What a section leaves out must not leave a gap; a sample's own empty lines stand inside a fence, indented.
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    """The templates. Compiling them takes longer than all else of a small release."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(assets.folder("cards")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(cell=cell, code=code, fenced=fenced)
+    return environment
 
 
 def _spans(manifest: Mapping[str, Any], section: str, key: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -223,12 +237,15 @@ def _metadata(manifest: Mapping[str, Any], settings: CardSettings, title: str) -
     # The Hub has no key for the model that wrote a dataset, so a tag says it.
     models = [f"generated-by:{model}" for model in _models(manifest) if _MODEL_ID.fullmatch(model)]
     other = settings.license == "other"
+    # The Hub knows languages by ISO 639 alone, and has another key for what is said beyond it ("pt-BR").
+    language = manifest["language"].partition("-")[0].lower()
     found = {
         "pretty_name": title,
         "license": settings.license,
         "license_name": settings.license_name if other else None,
         "license_link": settings.license_link if other else None,
-        "language": [manifest["language"]],
+        "language": [language],
+        "language_bcp47": [manifest["language"]] if manifest["language"] != language else None,
         "language_creators": ["machine-generated"] if written else None,
         "annotations_creators": ["machine-generated"] if written else None,
         "size_categories": [size_category(manifest["rows"])],
@@ -296,7 +313,8 @@ def _bibtex(manifest: Mapping[str, Any], title: str) -> str:
     plain = re.sub(r"[\\{}]", "", " ".join(title.split()))
     key = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "dataset"
     tool = f"selfinstruct-hub {manifest['made_with']['selfinstruct-hub']}"
-    fields = {"title": f"{{{plain}}}", "version": manifest["version"], "note": f"Dataset, made with {tool}"}
+    written = re.sub(r"([%&#$_])", r"\\\1", plain)  # as TeX would have them
+    fields = {"title": f"{{{written}}}", "version": manifest["version"], "note": f"Dataset, made with {tool}"}
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     return f"@misc{{{key},\n{lines}\n}}"
 

@@ -6,6 +6,7 @@ user's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from itertools import accumulate
@@ -86,6 +87,7 @@ def _lengths(statistics: Mapping[str, Any]) -> Any:
         # What is beyond the last bin has one of its own, in a lighter colour, and the axis says so.
         edges = [width * i for i in range(len(counts))]
         axes.bar(edges, counts, width=width * 0.92, align="edge", color=color)
+        axes.set_ylim(0, 1.16 * max(*counts, bins["above"]))  # the median's label stands above every bar
         end = width * len(counts)
         if bins["above"]:
             axes.bar([end], [bins["above"]], width=width * 0.92, align="edge", color=color, alpha=0.45)
@@ -101,7 +103,7 @@ def _lengths(statistics: Mapping[str, Any]) -> Any:
             va="top",
             fontsize=11,
             color=INK,
-            bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 1.5},
+            bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.5},
         )
         axes.set_xlim(0, end + (width if bins["above"] else 0))
         axes.set_xlabel("words" + (f" (last bar: {end:,}+)" if bins["above"] else ""), color=SOFT, fontsize=11)
@@ -126,7 +128,7 @@ def _lengths_in_words(statistics: Mapping[str, Any]) -> str:
 def _novelty(statistics: Mapping[str, Any]) -> Any:
     kinds = [("accepted", BLUE), ("rejected", ORANGE)]
     picture = figure(8, 3.3)
-    picture.subplots_adjust(top=0.95)
+    picture.subplots_adjust(left=0.1)
     axes = styled(picture.add_subplot())
     both = [(name, color, found) for name, color in kinds if (found := statistics["novelty"][name])]
     for place, (name, color, found) in enumerate(both):
@@ -142,7 +144,9 @@ def _novelty(statistics: Mapping[str, Any]) -> Any:
     axes.set_ylabel("candidates", color=SOFT, fontsize=11)
     axes.yaxis.set_major_formatter(in_short)
     axes.locator_params(axis="y", nbins=6, integer=True)
-    axes.legend(frameon=False, fontsize=11, labelcolor=INK, loc="upper right")
+    # Above the bars: exact copies would be where a corner of the picture is.
+    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "ncols": len(both)}
+    axes.legend(frameon=False, fontsize=11, labelcolor=INK, **above)
     return picture
 
 
@@ -165,13 +169,15 @@ def _growth(statistics: Mapping[str, Any]) -> Any:
     picture = figure(8, 3.3)
     left = styled(picture.add_subplot(1, 2, 1), "Tasks in all")
     before = [a - one["tasks"] for a, one in zip(whole, rounds, strict=True)]
-    left.bar(names, before, color=lighter(BLUE))
-    left.bar(names, [one["tasks"] for one in rounds], bottom=before, color=BLUE)
+    places = range(len(rounds))
+    left.bar(places, before, color=lighter(BLUE))
+    left.bar(places, [one["tasks"] for one in rounds], bottom=before, color=BLUE)
     left.yaxis.set_major_formatter(in_short)
     left.locator_params(axis="y", nbins=5, integer=True)
     right = styled(picture.add_subplot(1, 2, 2), "Accepted share of candidates")
-    known = [(name, 100 * one["acceptance"]) for name, one in zip(names, rounds, strict=True) if one["candidates"]]
-    right.plot(*zip(*known, strict=True), color=GREEN, marker="o", linewidth=2, markersize=5)
+    # A round without candidates has its place, and a gap there.
+    shares = [100 * one["acceptance"] if one["candidates"] else math.nan for one in rounds]
+    right.plot(places, shares, color=GREEN, marker="o", linewidth=2, markersize=5)
     right.set_ylim(0, 105)
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
     for axes in (left, right):

@@ -150,6 +150,10 @@ def fonts_for(texts: Iterable[str]) -> list[str] | None:
 
 
 def _characters(file: str) -> set[int]:
+    """The characters of a font; none where matplotlib remembers a file that is gone, or cannot read it."""
     from matplotlib.ft2font import FT2Font
 
-    return set(FT2Font(file).get_charmap())
+    try:
+        return set(FT2Font(file).get_charmap())
+    except (OSError, RuntimeError):
+        return set()

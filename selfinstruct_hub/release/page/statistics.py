@@ -1,25 +1,31 @@
-"""What the card says in figures, counted from the Parquet shards of a release: lengths, novelty, first words,
-rounds.
+"""What the card says in figures, counted from the rows of a release: lengths, novelty, first words, rounds.
 
-The shards are read as streams and everything is kept as counts, so memory does not grow with a release, and the
-same shards give the same figures. Nothing is taken from the pool but what no shard holds: requests and their
-tokens."""
+Tables are counted as they are written, or read again from the shards, always in pieces: everything is kept as
+counts, so memory does not grow with a release, and the same rows give the same figures in whatever order. Nothing
+is taken from the pool but what no row holds: requests and their tokens."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from selfinstruct_hub import languages
 from selfinstruct_hub.errors import ReleaseError
 from selfinstruct_hub.records import CONTAMINATED, PARAPHRASE
+from selfinstruct_hub.release.page.lengths import (
+    Lengths,
+    add_counts,
+    add_openings,
+    add_values,
+    tokens_of,
+)
 
 FIRST_WORDS = 20
 SCORE_BIN = 0.05
@@ -28,7 +34,7 @@ OTHER_SCORES = frozenset({PARAPHRASE, CONTAMINATED})
 
 _BATCH = 1024
 _BINS = 30
-_BYTES_PER_TOKEN = 4
+_DIGITS = 10_000  # scores are counted to four
 _PERCENTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95}
 _OF_A_ROUND = (
     *("round", "version", "requests", "completions", "parsed", "candidates", "tasks", "rows", "acceptance"),
@@ -38,66 +44,117 @@ _OF_A_ROUND = (
 Files = Sequence[Mapping[str, Any]]
 
 
-def measured(folder: Path, files: Files, rounds: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The statistics of the release in `folder` whose shards are `files`; `rounds` are the manifest's, with `cost`
-    where it is known.
+_TEXTS = ("id", "instruction", "input", "output", "round")
+_ORIGINS = ("id", "instance", "is_classification", "endpoint_kind", "mean_similarity", "nearest")
+_REJECTED = ("round", "reason", "score")
 
-    Keys: rows, tasks, without_input {rows, share}, classification {known, tasks, share} (share of the tasks of
-    which it is known, None without any), instruction, input, output (see `_Lengths`; inputs that are there),
-    row_tokens (a row's estimated tokens in all) and tokens (their sum), novelty {accepted, rejected, unmeasured},
-    first_words [{word, instructions}], different_first_words, endpoints {kind: rows}, rounds. A score is ROUGE-L
-    F1 with the nearest neighbour, 0 to 1, to four digits; a length is a whole number. Shares have four digits.
-    Raises ReleaseError where the shards do not fit one another."""
-    instruction, given, output = _Lengths(), _Lengths(), _Lengths()
-    row_tokens: Counter[int] = Counter()
-    openings: Counter[str] = Counter()
-    kinds: Counter[bool | None] = Counter()
-    endpoints: Counter[str] = Counter()
-    accepted: Counter[float] = Counter()
-    without_input = unmeasured = 0
-    full: set[int] = set()  # rounds whose gate measured every candidate
-    for row, origin in _accepted(folder, files):
-        if origin.first:
-            instruction.add(row.instruction)
-            if tokens := languages.tokens(row.instruction[:200]):
-                openings[tokens[0]] += 1
-            kinds[origin.is_classification] += 1
-            if origin.score is None:
-                unmeasured += 1
-            else:
-                accepted[round(origin.score, 4)] += 1
-                full.add(row.round)
-        if row.input:
-            given.add(row.input)
+
+def measured(folder: Path, files: Files, rounds: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """The statistics of the release in `folder` whose shards are `files`, see `Tally.found`. Raises ReleaseError
+    where the shards do not fit one another."""
+    tally = Tally()
+    for some in tables(folder, files):
+        if "rejected" in some:
+            tally.add_rejected(some["rejected"])
         else:
-            without_input += 1
-        output.add(row.output)
-        row_tokens[sum(map(tokens_of, (row.instruction, row.input, row.output)))] += 1
-        if origin.endpoint_kind:
-            endpoints[origin.endpoint_kind] += 1
-    rejected, unmeasured_rejected = _rejected(folder, files, full)
-    rows = row_tokens.total()
-    known = kinds[True] + kinds[False]
-    return {
-        "rows": rows,
-        "tasks": kinds.total(),
-        "without_input": {"rows": without_input, "share": _share(without_input, rows)},
-        "classification": {"known": known, "tasks": kinds[True], "share": _share(kinds[True], known)},
-        "instruction": instruction.found(),
-        "input": given.found(),
-        "output": output.found(),
-        "row_tokens": distribution(row_tokens, bins=False),
-        "tokens": sum(tokens * count for tokens, count in row_tokens.items()),
-        "novelty": {
-            "accepted": distribution(accepted, SCORE_BIN),
-            "rejected": distribution(rejected, SCORE_BIN),
-            "unmeasured": {"accepted": unmeasured, "rejected": unmeasured_rejected},
-        },
-        "first_words": [{"word": w, "instructions": n} for w, n in _commonest(openings)[:FIRST_WORDS]],
-        "different_first_words": len(openings),
-        "endpoints": dict(_commonest(endpoints)),
-        "rounds": [{**{key: r[key] for key in _OF_A_ROUND}, "cost": r.get("cost")} for r in rounds],
-    }
+            tally.add_accepted(some["default"], some["provenance"])
+    return tally.found(rounds)
+
+
+def tables(folder: Path, files: Files) -> Iterator[dict[str, Any]]:
+    """What is counted, in batches, streamed: of `default` and `provenance`, which have the same rows, then of
+    `rejected`. Raises ReleaseError where the shards do not fit one another."""
+    for default, provenance in aligned(folder, files):
+        yield {"default": default, "provenance": provenance}
+    for batch in batches(folder, files, "rejected", _REJECTED):
+        yield {"rejected": batch}
+
+
+class Tally:
+    """Counts rows. A score is ROUGE-L F1 with the nearest neighbour, to four digits."""
+
+    def __init__(self) -> None:
+        self._instruction, self._input, self._output = Lengths(), Lengths(), Lengths()
+        self._row_tokens: Counter[int] = Counter()
+        self._openings: Counter[str] = Counter()
+        self._kinds: Counter[bool] = Counter()
+        self._endpoints: Counter[str] = Counter()
+        self._accepted: Counter[int] = Counter()
+        self._rejected: dict[int, Counter[int]] = {}  # by round
+        self._tasks = self._without_input = self._unmeasured = 0
+        self._full: set[int] = set()  # rounds whose gate measured every candidate
+
+    def add_accepted(self, default: Any, provenance: Any) -> None:
+        """Counts rows by their tables, or batches, of two configs."""
+        texts, origin = _arrays(default, _TEXTS), _arrays(provenance, _ORIGINS)
+        is_first = pc.equal(origin["instance"], 0)
+        instructions = texts["instruction"].filter(is_first)
+        self._tasks += len(instructions)
+        self._instruction.add(instructions)
+        add_openings(self._openings, instructions)
+        add_values(self._kinds, origin["is_classification"].filter(is_first))
+        # A fast gate knows only neighbours above its threshold, and leaves the mean out.
+        told = pc.and_(is_first, pc.is_valid(origin["mean_similarity"])).to_numpy(zero_copy_only=False)
+        self._unmeasured += len(instructions) - int(told.sum())
+        add_counts(self._accepted, _rounded(_first_scores(origin["nearest"])[told]))
+        self._full.update(texts["round"].filter(pa.array(told)).unique().to_pylist())
+        given = texts["input"].filter(pc.not_equal(pc.fill_null(texts["input"], ""), ""))
+        self._input.add(given)
+        self._without_input += len(texts["input"]) - len(given)
+        self._output.add(texts["output"])
+        add_counts(self._row_tokens, sum(tokens_of(texts[name]) for name in ("instruction", "input", "output")))
+        add_values(self._endpoints, origin["endpoint_kind"].filter(pc.not_equal(origin["endpoint_kind"], "")))
+
+    def add_rejected(self, table: Any) -> None:
+        """Counts rejected rows by their table or batch."""
+        found = _arrays(table, _REJECTED)
+        elsewhere = pc.is_in(found["reason"], pa.array(sorted(OTHER_SCORES)))
+        compared = pc.and_(pc.is_valid(found["score"]), pc.invert(elsewhere))
+        numbers, scores = (found[name].filter(compared).to_numpy() for name in ("round", "score"))
+        for number in np.unique(numbers).tolist():
+            add_counts(self._rejected.setdefault(number, Counter()), _rounded(scores[numbers == number]))
+
+    def found(self, rounds: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """The statistics of what was counted; `rounds` are the manifest's, with `cost` where it is known.
+
+        Keys: rows, tasks, without_input {rows, share}, classification {known, tasks, share} (share of the tasks of
+        which it is known, None without any), instruction, input, output ({words, characters, tokens}, each a
+        `distribution`, tokens without a histogram; inputs that are there), row_tokens (a row's estimated tokens in
+        all) and tokens (their sum), novelty {accepted, rejected, unmeasured}, first_words [{word, instructions}],
+        different_first_words, endpoints {kind: rows}, rounds. A score is 0 to 1; a length is a whole number.
+        Shares have four digits."""
+        rows = self._row_tokens.total()
+        known = self._kinds.total()
+        # How near rejected candidates came to the pool, where their round's gate measured all.
+        near: Counter[int] = Counter()
+        for number in self._full & self._rejected.keys():
+            near.update(self._rejected[number])
+        unmeasured = sum(one.total() for number, one in self._rejected.items() if number not in self._full)
+        openings = _commonest(self._openings)[:FIRST_WORDS]
+        return {
+            "rows": rows,
+            "tasks": self._tasks,
+            "without_input": {"rows": self._without_input, "share": _share(self._without_input, rows)},
+            "classification": {
+                "known": known,
+                "tasks": self._kinds[True],
+                "share": _share(self._kinds[True], known),
+            },
+            "instruction": _lengths(self._instruction),
+            "input": _lengths(self._input),
+            "output": _lengths(self._output),
+            "row_tokens": distribution(self._row_tokens, bins=False),
+            "tokens": sum(tokens * count for tokens, count in self._row_tokens.items()),
+            "novelty": {
+                "accepted": distribution(_scores(self._accepted), SCORE_BIN),
+                "rejected": distribution(_scores(near), SCORE_BIN),
+                "unmeasured": {"accepted": self._unmeasured, "rejected": unmeasured},
+            },
+            "first_words": [{"word": word, "instructions": count} for word, count in openings],
+            "different_first_words": len(self._openings),
+            "endpoints": dict(_commonest(self._endpoints)),
+            "rounds": [{**{key: r[key] for key in _OF_A_ROUND}, "cost": r.get("cost")} for r in rounds],
+        }
 
 
 def distribution(counts: Counter[Any], width: float | None = None, *, bins: bool = True) -> dict[str, Any] | None:
@@ -135,22 +192,37 @@ def distribution(counts: Counter[Any], width: float | None = None, *, bins: bool
     return {**found, "histogram": {"width": step, "counts": places, "above": above}}
 
 
-def tokens_of(text: str) -> int:
-    """Estimated tokens: one for four bytes of UTF-8, which is about what today's tokenizers need for English and
-    for Chinese. An estimate, where `records.estimated_tokens` is a bound."""
-    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
-
-
 def instructions(folder: Path, files: Files) -> Iterator[str]:
     """The instruction of every accepted task of the release, once each, in order."""
-    for row, origin in _accepted(folder, files):
-        if origin.first:
-            yield row.instruction
+    for default, provenance in aligned(folder, files, ("id", "instruction"), ("id", "instance")):
+        is_first = pc.equal(provenance.column("instance"), 0)
+        yield from default.column("instruction").filter(is_first).to_pylist()
 
 
-def columns(folder: Path, files: Files, config: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The rows of a config as tuples of the columns `names`, streamed, in the order of its shards. Of `nearest`,
-    the first one's score, or None. Raises ReleaseError where a shard is damaged."""
+def aligned(
+    folder: Path, files: Files, texts: Sequence[str] = _TEXTS, origins: Sequence[str] = _ORIGINS
+) -> Iterator[tuple[Any, Any]]:
+    """Batches of the columns `texts` of `default` and `origins` of `provenance`, which have the same ids. Raises
+    ReleaseError where they have not."""
+    left, right = batches(folder, files, "default", texts), batches(folder, files, "provenance", origins)
+    default, provenance = next(left, None), next(right, None)
+    while default is not None and provenance is not None:
+        rows = min(default.num_rows, provenance.num_rows)
+        some = default.slice(0, rows), provenance.slice(0, rows)
+        if not some[0].column("id").equals(some[1].column("id")):
+            break
+        yield some
+        default = default.slice(rows) if rows < default.num_rows else next(left, None)
+        provenance = provenance.slice(rows) if rows < provenance.num_rows else next(right, None)
+    if default is not None or provenance is not None:
+        raise ReleaseError(
+            f"{folder}: the configs `default` and `provenance` do not have the same rows; build the release anew"
+        )
+
+
+def batches(folder: Path, files: Files, config: str, names: Sequence[str]) -> Iterator[Any]:
+    """Batches of the columns `names` of a config, streamed, in the order of its shards. Raises ReleaseError where
+    a shard is damaged."""
     for file in files:
         if file.get("config") != config:
             continue
@@ -158,96 +230,47 @@ def columns(folder: Path, files: Files, config: str, names: Sequence[str]) -> It
             # By itself pyarrow reads all of a file before the first batch.
             with pq.ParquetFile(folder / file["path"], pre_buffer=False, buffer_size=1 << 20) as shard:
                 for batch in shard.iter_batches(batch_size=_BATCH, columns=list(names)):
-                    found = [_values(batch.column(name), name) for name in names]
-                    yield from zip(*found, strict=True)
+                    if batch.num_rows:
+                        yield batch
         except pa.ArrowException as error:
             raise ReleaseError(
                 f"{folder / file['path']}: cannot be read ({error}); build the release anew"
             ) from None
 
 
-class _Lengths:
-    """The lengths of texts, in words, characters and estimated tokens."""
-
-    def __init__(self) -> None:
-        self._words: Counter[int] = Counter()
-        self._characters: Counter[int] = Counter()
-        self._tokens: Counter[int] = Counter()
-
-    def add(self, text: str) -> None:
-        self._words[languages.words(text)] += 1
-        self._characters[len(text)] += 1
-        self._tokens[tokens_of(text)] += 1
-
-    def found(self) -> dict[str, Any]:
-        """{words, characters, tokens}, each a `distribution`; tokens without a histogram."""
-        return {
-            "words": distribution(self._words),
-            "characters": distribution(self._characters),
-            "tokens": distribution(self._tokens, bins=False),
-        }
+def _arrays(table: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Columns of a table or batch, each as one array."""
+    found = {name: table.column(name) for name in names}
+    return {name: one.combine_chunks() if isinstance(one, pa.ChunkedArray) else one for name, one in found.items()}
 
 
-class _Row:
-    __slots__ = ("input", "instruction", "output", "round")
-
-    def __init__(self, instruction: str, given: str, output: str, round_: int) -> None:
-        self.instruction, self.input, self.output, self.round = instruction, given, output, round_
-
-
-class _Origin:
-    """What `provenance` says of a row. `first` is the first row of its task; `score` is None where the gate did
-    not measure it."""
-
-    __slots__ = ("endpoint_kind", "first", "is_classification", "score")
-
-    def __init__(
-        self, instance: int, kind: bool | None, endpoint: str | None, mean: float | None, near: float | None
-    ):
-        self.first = instance == 0
-        self.is_classification = kind
-        self.endpoint_kind = endpoint
-        # A fast gate knows only neighbours above its threshold, and leaves the mean out. With nothing to compare
-        # with, there is no neighbour and the mean is 0.
-        self.score = None if mean is None else near or 0.0
+def _first_scores(nearest: Any) -> Any:
+    """Of each row the first neighbour's score; 0 where there was nothing to compare with."""
+    offsets = nearest.offsets.to_numpy()
+    scores = np.append(nearest.values.field("score").to_numpy(zero_copy_only=False), 0.0)
+    return np.where(offsets[:-1] < offsets[1:], scores[offsets[:-1]], 0.0)
 
 
-def _accepted(folder: Path, files: Files) -> Iterator[tuple[_Row, _Origin]]:
-    default = columns(folder, files, "default", ("id", "instruction", "input", "output", "round"))
-    names = ("id", "instance", "is_classification", "endpoint_kind", "mean_similarity", "nearest")
-    origins = columns(folder, files, "provenance", names)
-    for row, origin in zip_longest(default, origins, fillvalue=(None,)):
-        if row[0] != origin[0]:
-            raise ReleaseError(
-                f"{folder}: the configs `default` and `provenance` do not have the same rows; "
-                "build the release anew"
-            )
-        yield _Row(*row[1:]), _Origin(*origin[1:])
+def _rounded(scores: Any) -> Any:
+    """Scores in whole ten-thousandths, as `round` has them."""
+    scaled = scores * _DIGITS
+    found = np.rint(scaled).astype(np.int64)
+    # So close to the middle between two, the product may be on its other side.
+    for place in np.flatnonzero(np.abs(np.abs(scaled - found) - 0.5) < 1e-6).tolist():
+        found[place] = round(round(float(scores[place]), 4) * _DIGITS)
+    return found
 
 
-def _rejected(folder: Path, files: Files, full: set[int]) -> tuple[Counter[float], int]:
-    """How near rejected candidates came to the pool, where their round's gate measured all; and how many were
-    compared elsewhere."""
-    scores: Counter[float] = Counter()
-    unmeasured = 0
-    for number, reason, score in columns(folder, files, "rejected", ("round", "reason", "score")):
-        if score is None or reason in OTHER_SCORES:
-            continue
-        if number in full:
-            scores[round(score, 4)] += 1
-        else:
-            unmeasured += 1
-    return scores, unmeasured
+def _scores(counts: Counter[int]) -> Counter[float]:
+    return Counter({value / _DIGITS: count for value, count in counts.items()})
 
 
-def _values(column: Any, name: str) -> list[Any]:
-    if name != "nearest":
-        values: list[Any] = column.to_pylist()
-        return values
-    # Ten neighbours a row, of which one is wanted: not made into Python objects.
-    offsets = column.offsets.to_pylist()
-    scores = column.values.field("score").to_numpy(zero_copy_only=False)
-    return [float(scores[a]) if a < b else None for a, b in pairwise(offsets)]
+def _lengths(found: Lengths) -> dict[str, Any]:
+    return {
+        "words": distribution(found.words),
+        "characters": distribution(found.characters),
+        "tokens": distribution(found.tokens, bins=False),
+    }
 
 
 def _percentile(counts: Counter[Any], ascending: Sequence[Any], share: int) -> Any:

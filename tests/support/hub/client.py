@@ -87,18 +87,18 @@ def life(repo: str) -> dict[str, Any]:
     return found
 
 
-def load(repo: str, revision: str, names: list[str | None]) -> dict[str, Any]:
-    """The configs of a published dataset, as a trainer loads them: rows, columns, version, and a digest of all."""
+def load(repo: str, revisions: list[str], names: list[str | None]) -> dict[str, Any]:
+    """The configs of published versions, as a trainer loads them: rows, columns, version, and a digest of all."""
     import hashlib
 
     import datasets
 
     datasets.disable_progress_bars()
-    found = {}
-    for name in names:
+    found: dict[str, Any] = {revision: {} for revision in revisions}
+    for revision, name in ((revision, name) for revision in revisions for name in names):
         rows = datasets.load_dataset(repo, name, revision=revision, split="train")
         content = json.dumps(rows.to_list(), sort_keys=True).encode()
-        found[name or "default"] = {
+        found[revision][name or "default"] = {
             "rows": len(rows),
             "columns": rows.column_names,
             "version": str(rows.version),

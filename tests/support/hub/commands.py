@@ -127,11 +127,21 @@ def _fork(asked: dict[str, Any]) -> int:
 
 
 def _serve() -> None:
+    # What the commands import only when they need it is imported once here, too.
+    import huggingface_hub._upload_large_folder
+    import huggingface_hub.hf_api  # noqa: F401
 
     import selfinstruct_hub.cli
+    import selfinstruct_hub.difference
+    import selfinstruct_hub.hub.connection
     import selfinstruct_hub.hub.pull
     import selfinstruct_hub.hub.push
-    import selfinstruct_hub.show  # noqa: F401
+    import selfinstruct_hub.show.publishing
+
+    # A pause is said as it is and lasts a twentieth of it.
+    defaults = selfinstruct_hub.hub.connection.Connection.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["pause"] = lambda seconds: time.sleep(seconds / 20)
 
     for line in sys.stdin:
         pid = _fork(json.loads(line))

@@ -25,6 +25,7 @@ class Fault:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     text: str = "told to fail"
+    body: bytes | None = None  # the whole answer, such as of a server that is no Hub
     hold: bool = False
     when: str = BEFORE
     seen: int = 0
