@@ -208,7 +208,7 @@ def test_the_second_process_says_so_and_stops(there: Stand, space: Path, tmp_pat
     pulling.mkdir()
     with Workspace(pulling).locked():
         done = there.cmd("pull", REPO, tmp_path / "pulled")
-        assert (done.code, "another process is working on this" in done.error) == (1, True)
+        assert (done.code, "another pull is making it" in done.error) == (1, True)
     there.run("pull", REPO, tmp_path / "pulled")
     assert (
         releases(there, tmp_path / "pulled")["v1.1.0/manifest.json"]

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from selfinstruct_hub import assets, config, versions
-from selfinstruct_hub.errors import ReleaseError, UsageError
+from selfinstruct_hub.errors import ConfigError, ReleaseError, UsageError
 from selfinstruct_hub.records import is_import
 from selfinstruct_hub.release import page
 from selfinstruct_hub.release.page import card, diversity, pictures, samples
@@ -111,7 +111,7 @@ def rendered(release: Path) -> str:
             inside = {f"{pictures.FOLDER}/{path.name}": _inlined(path) for path in drawn}
     except OSError as error:
         raise ReleaseError(f"{release}: cannot be read ({error.strerror or error})") from None
-    except (KeyError, TypeError, jinja2.UndefinedError) as error:
+    except (KeyError, TypeError, ConfigError, jinja2.UndefinedError) as error:
         # A manifest is somebody's file: what it says of a round's settings is not known before it is used.
         said = " ".join(str(error).split())
         raise ReleaseError(
