@@ -158,7 +158,11 @@ REVISED: dict[str, Any] = {
         {
             "version": "v1.1.1",
             "kind": "replay",
-            "settings": {},
+            "rounds": [1, 2],
+            "settings": {
+                "judged": [1, 2],
+                **{key: ROUNDS[0]["settings"][key] for key in ("novelty", "decontamination", "paraphrases")},
+            },
             "requests": 0,
             "tokens": {"prompt": 0, "generated": 0},
             "models": [],
@@ -167,6 +171,7 @@ REVISED: dict[str, Any] = {
         {
             "version": "v1.1.2",
             "kind": "regenerate",
+            "rounds": [1],
             "settings": {"part": "output"},
             "requests": 12,
             "tokens": {"prompt": 3456, "generated": 789},

@@ -33,6 +33,7 @@ from selfinstruct_hub.rounds import editions, next_revision
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running
 
+JUDGED = {"judged": [1], "novelty": {"threshold": 0.7}}
 ANSWER = Lineage("v1.1.2", REGENERATE, "", "", "org/new", "tgi", "{}", "eos", 5, 6, ("seed_1",))
 
 
@@ -93,7 +94,7 @@ def revised(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Workspa
     settings = config.with_overrides(space.settings(), {"card.pictures": "off"})
     with Pool.open(space.pool_file) as pool:
         before = [list(pool.verdicts(number)) for number in (1, 2)]
-        replay = next_revision(pool, REPLAY, [1], {}, settings)
+        replay = next_revision(pool, REPLAY, [1], JUDGED, settings)
         assert (replay.version, replay.after_round) == ("v1.1.1", 2)
         pool.replace_rounds(replay, without_last(pool, 1), {"1": {"lost": 1, "same": 5, "short": 1}})
         run.package_complete_rounds(space, pool, settings)
@@ -160,7 +161,7 @@ def test_a_pulled_version_remembers_its_revisions(revised: Workspace, tmp_path: 
         there = [v.revised for v in pool.verdicts(2, accepted=True)]
         assert there == [v.revised for v in origin.verdicts(2, accepted=True)]
         assert there[0][0][0].replaces
-        assert next_revision(pool, REPLAY, [1], {}, config.Settings()).version == "v1.2.1"
+        assert next_revision(pool, REPLAY, [1], JUDGED, config.Settings()).version == "v1.2.1"
 
 
 def test_an_abandoned_revision_leaves_nothing_but_its_answers(revised: Workspace, tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_an_abandoned_revision_leaves_nothing_but_its_answers(revised: Workspace
         with pytest.raises(
             PoolError, match=r"v1\.2\.1 was begun and is not finished: `selfinstruct-hub regenerate"
         ):
-            next_revision(pool, REPLAY, [1], {}, settings)
+            next_revision(pool, REPLAY, [1], JUDGED, settings)
         pool.revise(revision.number, [Change(0, replace(one, task=None, drop=Drop("x")))])
         pool.abandon_revision(revision.number)
         assert [list(pool.verdicts(number)) for number in (1, 2, 3)] == before

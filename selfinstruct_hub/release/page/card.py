@@ -24,6 +24,7 @@ from selfinstruct_hub.release.page import samples
 from selfinstruct_hub.release.page.escaping import cell, code, fenced
 from selfinstruct_hub.release.page.pictures import LEAST_TASKS
 from selfinstruct_hub.release.page.reasons import explained
+from selfinstruct_hub.release.page.standing import standing
 
 if TYPE_CHECKING:
     import jinja2
@@ -96,6 +97,7 @@ def body(
     newest = {round_["settings"]["recipe"]: round_["settings"] for round_ in grown}
     used = [(recipe := recipes.named(name), recipe.differences(newest[name])) for name in newest]
     deciding = [{k: v for k, v in r["settings"].items() if k != "seed"} for r in grown]
+    stand = standing(manifest)
     text = (
         _environment()
         .get_template(TEMPLATE)
@@ -120,9 +122,10 @@ def body(
             imported=[round_ for round_ in manifest["rounds"] if is_import(round_["settings"])],
             settings_differ=any(settings != deciding[-1] for settings in deciding),
             models=_models(manifest),
-            thresholds=list(dict.fromkeys(r["settings"]["novelty"]["threshold"] for r in manifest["rounds"])),
-            kept_away=_spans(manifest, "decontamination", "against"),
-            paraphrases=_spans(manifest, "paraphrases", "model"),
+            thresholds=list(dict.fromkeys(threshold for one in stand for threshold in one["thresholds"])),
+            kept_away=_spans(stand, "decontamination"),
+            paraphrases=_spans(stand, "paraphrases"),
+            all_gated=all(one["paraphrases"] for one in stand),
             revisions=_revisions(manifest),
             review=manifest.get("review"),
             questions=_QUESTIONS,
@@ -162,15 +165,16 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _spans(manifest: Mapping[str, Any], section: str, key: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """The settings `section` of the rounds where its `key` is set, with the rounds in a row that share them:
+def _spans(stand: Sequence[Mapping[str, Any]], gate: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The settings of a gate in the rounds whose rows have all passed it, with the rounds in a row that share
+    them:
     ("round 1", {...}), ("rounds 2 to 5", {...})."""
     found = []
-    for _, some in groupby(manifest["rounds"], key=lambda one: canonical_json(one["settings"].get(section))):
+    for _, some in groupby(stand, key=lambda one: canonical_json(one[gate])):
         rounds = list(some)
-        settings = rounds[0]["settings"].get(section) or {}
+        settings = rounds[0][gate]
         first, last = rounds[0]["round"], rounds[-1]["round"]
-        if settings.get(key):
+        if settings:
             found.append((f"round {first}" if first == last else f"rounds {first} to {last}", settings))
     return found
 
