@@ -12,7 +12,7 @@ help:
 	@echo "make test-compat"
 	@echo "             a release read by datasets 2.14 to 5.2, pandas, Polars and DuckDB"
 	@echo "make test-survival"
-	@echo "             200 kills of every command, each followed by a start that goes on"
+	@echo "             200 kills of the commands and full disks, each followed by a start that goes on"
 	@echo "make bench   the measurements quoted in the README"
 	@echo "make clean   remove .venv, .venv-compat and the demos"
 
@@ -47,6 +47,7 @@ test-compat: $(VENV)/.dev
 # KILLS=1000 for more of them.
 KILLS := 200
 test-survival: $(VENV)/.dev
+	$(BIN)/python -m pytest -m survival tests/test_survival.py
 	$(BIN)/python -m tests.survival --kills $(KILLS)
 
 lint: $(VENV)/.dev

@@ -158,7 +158,10 @@ def _pool(workspace: Workspace) -> str:
     with Pool.open(workspace.pool_file, read_only=True) as pool:
         pool.check()
         rounds = pool.rounds()
-        tasks = sum(pool.accepted_count(round_.number) for round_ in rounds)
+        # What stands in a row is looked at by reading it.
+        pool.seeds()
+        pool.revisions()
+        tasks = sum(verdict.task is not None for round_ in rounds for verdict in pool.verdicts(round_.number))
     with workspace.locked():
         return f"rounds: {len(rounds)}, accepted tasks: {tasks}, no damage found"
 

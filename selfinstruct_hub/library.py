@@ -62,7 +62,8 @@ def grow(
     hooks: Hooks | None = None,
     **settings: Any,
 ) -> list[Finished]:
-    """Adds `rounds` rounds of exactly `tasks` accepted tasks, and freezes each as a release folder.
+    """Adds `rounds` rounds of exactly `tasks` accepted tasks, and freezes each as a release folder. 0 rounds
+    package what is complete, and ask nothing.
 
     Returns the rounds that were worked on: `.release` is the folder, None where a round was stopped before it was
     complete; `.outcome` has the accepted tasks, and in `limit` and `detail` why it was stopped. An unfinished run

@@ -10,8 +10,9 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from selfinstruct_hub.errors import ReleaseError, UsageError
 from selfinstruct_hub.figures import counted
 from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.pool import Pool, encoding
-from selfinstruct_hub.records import REGENERATE, REPLAY, Instance, Revision, Round, Task, Verdict
+from selfinstruct_hub.records import REGENERATE, REPLAY, Instance, Revision, Round, Task
 from selfinstruct_hub.regenerate.asking import parsed
 from selfinstruct_hub.regenerate.judging import Answered, judged
 from selfinstruct_hub.release.verify import check
@@ -35,6 +36,7 @@ from selfinstruct_hub.workspace import SEEDS_FILE, Workspace
 Row = tuple[Any, ...]
 _PICTURES = "assets/"
 _DRAWN_BY, _COUNTED_BY = "matplotlib", "spacy"
+_GATES = ("decontamination", "paraphrases")
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class _Reproducing:
         verdicts = 0
         with self._pool.as_of(state):
             rejudging = Rejudging(self._pool, round_, until=state)
-            rejudging.begin(self._gates)
+            rejudging.begin(self._gates_of(round_.settings))
             for result in rejudging.draws():
                 draw = result.draw
                 place = f"{name}, request {draw.number}"
@@ -174,7 +176,9 @@ class _Reproducing:
         if why := self._cannot(numbers, revision.settings):
             return Part(name, why, checked=False)
         pool, number = self._pool, revision.number
-        replaying = Replaying(pool, revision.settings, self._gates, numbers, until=number - 1)
+        replaying = Replaying(
+            pool, revision.settings, self._gates_of(revision.settings), numbers, until=number - 1
+        )
         verdicts = 0
         for round_ in [one for one in pool.rounds() if one.number in numbers]:
             with pool.as_of(number):
@@ -203,30 +207,29 @@ class _Reproducing:
         if why := self._cannot([], revision.settings):
             return Part(name, why, checked=False)
         pool, number = self._pool, revision.number
-        changed: dict[tuple[int, int, int], Verdict] = {}
-        answers = 0
-        for place in pool.places(number, done=True):
-            at = (place.round, place.number, place.position)
-            answer = pool.revision_completion(number, place.item, 0)
-            if answer is None:
-                continue  # given up: the row stays
-            request, completion = answer
-            if not request.prompt and not completion.text:
-                return Part(name, "its answers were dropped to save space (`gc`)", checked=False)
-            answers += 1
-            if at not in changed:
-                with pool.as_of(number - 1):
-                    stood = pool.verdict_at(*at)
-                assert stood is not None, "a place is of a verdict"
-                changed[at] = stood
-            stood = changed[at]
-            assert stood.task is not None
-            candidate = parsed(request, completion, revision.settings, stood.task, place)
-            answered = Answered(candidate, request, completion)
-            change = judged(revision, place, stood, answered, lambda one: next(self._gates.contaminated([one])))
-            changed[at] = change.verdict or stood
-        with pool.as_of(number):
-            for at, verdict in sorted(changed.items()):
+        gates, answers = self._gates_of(revision.settings), 0
+        with pool.beside() as before, before.as_of(number - 1), pool.as_of(number):
+            # The places of a task follow one another.
+            for at, places in groupby(
+                pool.places(number, done=True), key=lambda one: (one.round, one.number, one.position)
+            ):
+                verdict = before.verdict_at(*at)
+                assert verdict is not None, "a place is of a verdict"
+                for place in places:
+                    answer = pool.revision_completion(number, place.item, 0)
+                    if answer is None:
+                        continue  # given up: the row stays
+                    request, completion = answer
+                    if not request.prompt and not completion.text:
+                        return Part(name, "its answers were dropped to save space (`gc`)", checked=False)
+                    answers += 1
+                    assert verdict.task is not None
+                    candidate = parsed(request, completion, revision.settings, verdict.task, place)
+                    answered = Answered(candidate, request, completion)
+                    change = judged(
+                        revision, place, verdict, answered, lambda one: next(gates.contaminated([one]))
+                    )
+                    verdict = change.verdict or verdict
                 if pool.verdict_at(*at) != verdict:
                     said = (
                         f"{name}, round {at[0]}, request {at[1]}, candidate {at[2]}: its answer gives another row"
@@ -239,14 +242,19 @@ class _Reproducing:
         if missing := not_replayable(self._pool, numbers):
             number, why = next(iter(missing.items()))
             return why if len(numbers) == 1 else f"round {number}: {why}"
-        for name in ("decontamination", "paraphrases"):
-            was = settings.get(name)
-            asked = was and (was.get("against") or was.get("model"))
-            if (asked or (self._gates.settings[name] and name not in settings)) and was != self._gates.settings[
-                name
-            ]:
+        for name in _GATES:
+            if _asked(settings, name) and settings[name] != self._gates.settings[name]:
                 return f"it was judged with another `{name}` than {config.FILE_NAME} names now"
         return ""
+
+    def _gates_of(self, settings: Mapping[str, Any]) -> Gates:
+        """What was asked beside rules and ROUGE-L: today's settings may ask more."""
+        sets, paraphrases = (_asked(settings, name) for name in _GATES)
+        return replace(
+            self._gates,
+            sets=self._gates.sets if sets else None,
+            paraphrases=self._gates.paraphrases if paraphrases else None,
+        )
 
     def _note(self, verdicts: int) -> None:
         self._done += verdicts
@@ -256,6 +264,12 @@ class _Reproducing:
         """With the versions that may explain it."""
         others = _other_versions(self._made_with)
         return f"{differs}; made with {others}" if others else differs
+
+
+def _asked(settings: Mapping[str, Any], name: str) -> bool:
+    """Whether a round with these settings was judged with evaluation sets, or with a model for paraphrases."""
+    was = settings.get(name) or {}
+    return bool(was.get("against") or was.get("model"))
 
 
 def _difference(old: Row, new: Row) -> str:

@@ -34,7 +34,8 @@ def grow(
     max_cost: float | None = None,
     hooks: Hooks | None = None,
 ) -> list[Finished]:
-    """Adds `rounds` rounds of `settings.tasks` accepted tasks each and freezes every one as a release.
+    """Adds `rounds` rounds of `settings.tasks` accepted tasks each and freezes every one as a release; none of
+    them (0) packages what is complete, and asks nothing.
 
     An unfinished run for as many rounds is continued. The bounds (requests answered, tokens, seconds, money in the
     currency of the settings' prices) hold for the whole run, what was spent before an interruption included; where
@@ -52,6 +53,8 @@ def grow(
         results = package_complete_rounds(workspace, pool, settings)
         for result in results:
             hooks.finished(result)
+        if not rounds:
+            return results
         run = Run.resumed(pool, rounds)
         bounds = Bounds(max_requests, max_tokens, max_seconds, max_cost)
         if run.rounds_left(pool) and (stopped := saturated(workspace, pool, settings)):

@@ -40,36 +40,43 @@ def status(workspace: Workspace) -> dict[str, Any]:
         return result
     with Pool.open(workspace.pool_file, read_only=True) as pool:
         pool.glance()
-        result["seeds"] = len(pool.seeds())
-        for round_ in pool.rounds():
-            counts = pool.counts(round_.number)
-            result["rounds"].append(
-                {
-                    "round": round_.number,
-                    "version": round_.version,
-                    "recipe": round_.settings["recipe"],
-                    **counts,
-                    "wanted": round_.wanted,
-                    "complete": round_.complete,
-                }
-            )
-            result["tasks"] += counts["tasks"]
-            result["rows"] += counts["rows"]
-        for edition in editions(pool):
-            if workspace.is_released(edition.version):
-                result["versions"].append(edition.version)
-        for revision in pool.revisions():
-            result["revisions"].append(
-                {
-                    "version": revision.version,
-                    "kind": revision.kind,
-                    "rounds": list(revision.rounds),
-                    "state": revision.state,
-                }
-            )
-        result["unfinished"] = "; ".join(_unfinished(workspace, settings, pool, result["rounds"])) or None
+        with pool.snapshot():
+            _fill(result, workspace, settings, pool)
+        # After it: a release may have come meanwhile, of a round that the pool has by now.
         result["problems"] = list(inventory.problems(workspace.releases, pool))
     return result
+
+
+def _fill(result: dict[str, Any], workspace: Workspace, settings: Settings, pool: Pool) -> None:
+    """Everything that is read out of the pool."""
+    result["seeds"] = len(pool.seeds())
+    for round_ in pool.rounds():
+        counts = pool.counts(round_.number)
+        result["rounds"].append(
+            {
+                "round": round_.number,
+                "version": round_.version,
+                "recipe": round_.settings["recipe"],
+                **counts,
+                "wanted": round_.wanted,
+                "complete": round_.complete,
+            }
+        )
+        result["tasks"] += counts["tasks"]
+        result["rows"] += counts["rows"]
+    for edition in editions(pool):
+        if workspace.is_released(edition.version):
+            result["versions"].append(edition.version)
+    for revision in pool.revisions():
+        result["revisions"].append(
+            {
+                "version": revision.version,
+                "kind": revision.kind,
+                "rounds": list(revision.rounds),
+                "state": revision.state,
+            }
+        )
+    result["unfinished"] = "; ".join(_unfinished(workspace, settings, pool, result["rounds"])) or None
 
 
 def _unfinished(
@@ -81,7 +88,7 @@ def _unfinished(
         what = f"round {edition.round.number}" if edition.revision is None else edition.revision.kind
         yield (
             f"{edition.version} ({what}) is complete and has no release yet: "
-            f"`{_grow(workspace, settings, pool)}` packages it before anything else"
+            f"`selfinstruct-hub grow {workspace.path} --rounds 0` packages it, as whatever grows next does"
         )
     for round_, counts in zip(pool.rounds(), counted_rounds, strict=True):
         if not round_.complete:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfinstruct_hub.errors import PoolError, UsageError
+from selfinstruct_hub.errors import PoolError, ReleaseError, UsageError
 from selfinstruct_hub.figures import spans
 from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.pool.file import log_of
 from selfinstruct_hub.release import inventory
 from selfinstruct_hub.rounds import check_no_revision
 from selfinstruct_hub.status import unreleased
@@ -46,7 +47,7 @@ class Collected:
     @property
     def won(self) -> int:
         """Bytes that the disk has back."""
-        return 0 if self.after is None else self.before - self.after
+        return 0 if self.after is None else max(0, self.before - self.after)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -97,7 +98,7 @@ def collect(workspace: Workspace, *, rounds: Sequence[int] | None = None, dry_ru
                 not_shrunk = _shrunk(pool)
             after = _size(workspace.pool_file)
             for folder in unfinished:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
         return Collected(
             dry_run=dry_run,
             rounds=held,
@@ -121,6 +122,13 @@ def _opened(workspace: Workspace) -> Pool:
         pool.close()
         raise
     return pool
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise ReleaseError(f"{folder}: cannot be removed ({error.strerror}); check its permissions") from None
 
 
 def _of(round_number: int, pool: Pool) -> list[int]:
@@ -152,18 +160,14 @@ def _shrunk(pool: Pool) -> str | None:
 
 def _temporary() -> Path:
     """Where SQLite writes what it needs for a while."""
-    if named := os.environ.get("SQLITE_TMPDIR"):
+    if (named := os.environ.get("SQLITE_TMPDIR")) and Path(named).is_dir():
         return Path(named)
     found = Path("/var/tmp")
     return found if found.is_dir() and "TMPDIR" not in os.environ else Path(tempfile.gettempdir())
 
 
 def _size(pool_file: Path) -> int:
-    return sum(
-        place.stat().st_size
-        for place in (pool_file, pool_file.with_name(f"{pool_file.name}-wal"))
-        if place.exists()
-    )
+    return sum(place.stat().st_size for place in (pool_file, log_of(pool_file)) if place.exists())
 
 
 def _leftovers(releases: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

@@ -169,6 +169,10 @@ class Workspace:
             ) from None
         except OSError as error:
             raise PoolError(f"{self.path}: cannot be locked ({error.strerror}); check its permissions") from None
+        except NotImplementedError:  # what older versions of filelock say of some network file systems
+            raise PoolError(
+                f"{self.path}: its file system cannot lock files; work on a local disk, or mount it with locks"
+            ) from None
         try:
             yield
         finally:

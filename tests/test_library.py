@@ -22,6 +22,7 @@ from selfinstruct_hub import Recipe, Workspace, config, recipes
 from selfinstruct_hub.errors import ConfigError, PoolError, SelfInstructError, UsageError, WorkspaceError
 from selfinstruct_hub.records import Candidate, Instance
 from selfinstruct_hub.release import read_manifest
+from tests.support import tool
 from tests.support.tgi import Server, running, write_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -162,8 +163,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
         manifest = read_manifest(space / "releases" / "v1.0.0")
         assert (manifest["recipe"], manifest["tasks"]) == ("questions", 20)
         assert "Recipe: `questions`" in (space / "releases" / "v1.0.0" / "README.md").read_text(encoding="utf-8")
-        command = [sys.executable, "-m", "selfinstruct_hub", "grow", str(space), "--endpoint", server.url]
-        told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        told = tool.run("grow", space, "--endpoint", server.url)
         assert told.returncode == 2
         assert "`recipe`: expected 'alpaca' or 'self-instruct' (a recipe of your own is registered" in told.stderr
         assert told.stderr.count("\n") == 1
@@ -171,7 +171,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
         file = space / "selfinstruct.yaml"
         text = file.read_text(encoding="utf-8")
         file.write_text(re.sub(r"^recipe: \w+", "recipe: alpaca", text, flags=re.M), encoding="utf-8")
-        told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        told = tool.run("grow", space, "--endpoint", server.url)
         assert told.returncode == 2
         assert "round 1 was grown with the recipe `questions`, which is not known here" in told.stderr
         assert told.stderr.count("\n") == 1

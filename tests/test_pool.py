@@ -453,6 +453,36 @@ def test_a_pool_without_its_small_file_is_as_good_as_any(left: Path) -> None:
         assert int(beside(left, "-commits").read_text()) == counted + 1
 
 
+def test_a_reader_sees_a_writer_that_begins_beside_it(pool: Pool) -> None:
+    """Nobody wrote when it was opened; without a lock it would read pages of two moments."""
+    pool.add_completion(request(0), answer())
+    pool.close()
+    with Pool.open(pool.path, read_only=True) as reader:
+        assert reader.cost(1)[0] == 1
+        with reader.snapshot():
+            assert len(reader.rounds()) == 1
+            with Pool.open(pool.path) as writer:
+                writer.add_completions([(request(number), answer("x" * 3000)) for number in range(1, 200)])
+            assert reader.cost(1)[0] == 1
+        assert reader.cost(1)[0] == 200
+        reader.check()
+    assert {place.name for place in pool.path.parent.iterdir()} == {"pool.sqlite3", "pool.sqlite3-commits"}
+
+
+def test_a_pool_behind_a_link(left: Path, tmp_path: Path) -> None:
+    """On a larger disk: SQLite keeps the log beside the file, the small file is beside the link."""
+    (tmp_path / "w").mkdir()
+    link = tmp_path / "w" / "pool.sqlite3"
+    link.symlink_to(left)
+    beside(left, "-commits").rename(beside(link, "-commits"))
+    with Pool.open(link, read_only=True) as reader:
+        assert reader.cost(1)[0] == 5
+    with Pool.open(link) as again:
+        assert again.cost(1)[0] == 5
+        again.add_completion(request(9), answer())
+    assert int(beside(link, "-commits").read_text()) == 9
+
+
 def test_an_older_copy_in_place_of_the_pool_is_noticed(pool: Pool) -> None:
     pool.close()
     old = pool.path.read_bytes()
@@ -513,6 +543,34 @@ def test_a_stored_text_that_is_no_json_is_damage(pool: Pool) -> None:
     pool._rows("UPDATE verdicts SET candidate = '{\"instruction\": ' WHERE position = 0")
     with pytest.raises(PoolError, match="damaged"):
         list(pool.verdicts(1))
+    with pytest.raises(PoolError, match=r"damaged.*a text in the table verdicts is no JSON"):
+        pool.glance()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "look"),
+    [
+        ("UPDATE seeds SET task = replace(task, 'instruction', 'instruct)on')", lambda pool: pool.seeds()),
+        ("UPDATE seeds SET task = replace(task, '\"input\"', '\"inpud\"')", lambda pool: pool.seeds()),
+        ("UPDATE rounds SET settings = 'x' || settings", lambda pool: pool.rounds()),
+        (
+            "UPDATE verdicts SET candidate = replace(candidate, 'instances', 'inst`nces')",
+            lambda pool: list(pool.verdicts(1)),
+        ),
+        ("UPDATE verdicts SET task = replace(task, '\"id\"', '\"ie\"')", lambda pool: list(pool.tasks(1))),
+        ("UPDATE verdicts SET task = '[]' WHERE task IS NOT NULL", lambda pool: list(pool.tasks(1))),
+        ("UPDATE verdicts SET lost = '[[1]]'", lambda pool: pool.verdict_at(1, 0, 0)),
+        ("UPDATE completions SET decoding = '{\"a\": 1}'", lambda pool: pool.completion(1, 0, 0)),
+        ("ALTER TABLE revisions RENAME COLUMN state TO stAte2", lambda pool: pool.revisions()),
+    ],
+)
+def test_a_stored_row_that_was_spoilt_is_damage(pool: Pool, spoil: str, look: Any) -> None:
+    pool.add_completion(request(0), answer())
+    pool.add_draw(1, 0, verdicts(0))
+    pool._rows(spoil)
+    with pytest.raises(PoolError, match="the pool is damaged") as error:
+        look(pool)
+    assert "\n" not in str(error.value)
 
 
 # Older formats. Each is made of the one before, as its own program did.
@@ -610,7 +668,10 @@ def test_dropped_texts_leave_counts_and_costs_as_they_were(pool: Pool) -> None:
         untold = Completion("水" * 500, "eos", None, None, "model", "openai")
         pool.add_completion(request(number), answer("läng " * 100) if number % 2 else untold)
     pool.add_draw(1, 0, verdicts(0))
+    for number in range(1, 20):
+        pool.add_draw(1, number, [])
     pool.complete_round(1)
+    pool.add_completion(request(20), answer("not needed"))  # and still there for a round that gets short
     columns = list(pool.answer_columns(1, 7))
     before = (pool.cost(1), pool.counts(1), pool.models(1), pool.judged_draws(1))
     answers, size = pool.texts_of(1)
@@ -621,6 +682,7 @@ def test_dropped_texts_leave_counts_and_costs_as_they_were(pool: Pool) -> None:
     assert list(pool.answer_columns(1, 7)) == columns
     assert pool.texts_of(1) == (0, 0)
     assert pool.dropped_texts(1) == 20
+    assert pool.completion(1, 20, 0) == (request(20), answer("not needed"))
     stored = pool.completion(1, 1, 0)
     assert stored is not None
     assert (stored[0].prompt, stored[1].text, stored[1].prompt_tokens) == ("", "", 10)

@@ -47,6 +47,7 @@ from selfinstruct_hub.regenerate.choosing import Choice, Query, places
 from selfinstruct_hub.regenerate.judging import Answered, changes, judged
 from selfinstruct_hub.release import read_manifest
 from selfinstruct_hub.release.verify import check
+from selfinstruct_hub.rounds import note_seconds
 from selfinstruct_hub.status import status
 from selfinstruct_hub.working import Bounds
 from selfinstruct_hub.workspace import Workspace
@@ -237,7 +238,7 @@ def test_ids_from_a_file_or_standard_input(tool: Tool, space: Workspace, server:
         (["--where", "output_words<few"], "output_words is a number, got 'output_words<few'"),
         (["--where", "model<5"], "model is a text, which = and != compare"),
         (["--where", "is_classification=perhaps"], "is_classification is yes, no or none"),
-        (["--rounds", "2-9"], "--rounds: there is rounds 1 to 3, got 2-9"),
+        (["--rounds", "2-9"], "--rounds: the pool has rounds 1 to 3, got 2-9"),
         (["--rounds", "0"], "--rounds: expected A-B"),
         (["--part", "both"], "--part: expected output or instance, got 'both'"),
         (["--ids", "/nowhere/at/all"], "--ids: /nowhere/at/all: cannot be read"),
@@ -660,3 +661,26 @@ def test_a_neighbour_that_was_written_anew_is_still_told(space: Workspace, serve
         pool.gather_neighbours(1)
         told = [row for batch in pool.rejected_columns(3, 100) for row in batch if f'[["{gone.id}"' in row[7]]
     assert {row[9] for row in told} == {gone.instruction}
+
+
+def test_a_choice_is_carried_out_again_where_others_have_worked_since(space: Workspace, server: Server) -> None:
+    """A command that died behind its last answer is over, but not for ever."""
+    first = again(space, server, rounds=(1, 1))
+    assert first.revision is not None
+    with Pool.open(space.pool_file) as pool:
+        note_seconds(pool, first.revision.number, 1.0)
+    over = again(space, server, rounds=(1, 1))
+    assert over.revision is not None
+    assert (over.revision.number, over.release) == (first.revision.number, first.release)
+    with Pool.open(space.pool_file) as pool:
+        note_seconds(pool, first.revision.number, 1.0)
+    run.grow(space, settings_for(space, server, tasks=2, recipe="self-instruct"))
+    second = again(space, server, rounds=(1, 1))
+    assert second.revision is not None
+    assert second.revision.number == first.revision.number + 1
+
+
+def test_without_a_round_there_is_nothing_to_choose(tmp_path: Path, server: Server) -> None:
+    empty = Workspace.create(tmp_path / "w", config.Settings())
+    with pytest.raises(PoolError, match="has no round yet; `selfinstruct-hub grow` makes one"):
+        again(empty, server, rounds=(9, 9))

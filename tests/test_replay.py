@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,32 @@ import typer.testing
 from aiohttp import web
 
 from selfinstruct_hub import cli, config
+from selfinstruct_hub.cli.replaying import _round_lines
 from selfinstruct_hub.config import Settings
-from selfinstruct_hub.errors import PoolError, UsageError
+from selfinstruct_hub.errors import PoolError, SelfInstructError, UsageError
 from selfinstruct_hub.exchange import import_file
 from selfinstruct_hub.parsing import numbered_instructions
 from selfinstruct_hub.parsing import tasks as task_parser
 from selfinstruct_hub.pool import Pool, encoding
+from selfinstruct_hub.pool.again import Answer, StoredDraw
 from selfinstruct_hub.recipes import alpaca, self_instruct
-from selfinstruct_hub.records import NEVER_ASKED, REPLAY, Verdict
+from selfinstruct_hub.records import NEVER_ASKED, REPLAY, Round, Verdict
 from selfinstruct_hub.release import read_manifest
-from selfinstruct_hub.replay import Hooks, Replayed, rejudging, replay
+from selfinstruct_hub.replay import Hooks, Replayed, RoundChanges, ahead, rejudging, replay
 from selfinstruct_hub.run import grow
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running, write_anything, write_tasks
 
+# One process for all: what they begin with is made once.
+pytestmark = pytest.mark.xdist_group("replay")
+PLAIN = config.with_overrides(config.Settings(), {"card.pictures": "off"})
 LENIENT = {"filters.blocked_words": ["violin"], "filters.min_words": 2}
 
 
 def grown(
     folder: Path, *, rounds: int = 2, answer: Any = write_anything, delay: Any = None, **values: Any
 ) -> tuple[Workspace, Settings]:
-    workspace = Workspace.create(folder, config.Settings())
+    workspace = Workspace.create(folder, PLAIN)
     with running(Server(answer=answer)) as server:
         if delay is not None:
             server.delay = delay
@@ -87,13 +93,22 @@ def test_the_same_rules_change_nothing(copy: tuple[Workspace, Settings]) -> None
 def test_a_second_process_reads_the_same(
     copy: tuple[Workspace, Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only for pools that are large enough; here for a small one."""
+    """Only for pools that are large enough, here for a small one, and for one of the recipes."""
     workspace, settings = copy
-    here = replay(workspace, config.with_overrides(settings, LENIENT), dry_run=True)
+    lenient, first = config.with_overrides(settings, LENIENT), range(1, 2)
+    here = replay(workspace, lenient, rounds=first, dry_run=True)
     monkeypatch.setattr(rejudging, "LEAST_DRAWS", 1)
-    assert replay(workspace, settings).version is None
-    there = replay(workspace, config.with_overrides(settings, LENIENT), dry_run=True)
+    there = replay(workspace, lenient, rounds=first, dry_run=True)
     assert [one.as_dict() for one in there.rounds] == [one.as_dict() for one in here.rounds]
+    if settings.recipe == "alpaca":
+        assert replay(workspace, settings, rounds=first).version is None
+
+
+def test_a_second_process_that_dies_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    draws = [StoredDraw(0, True, answers={0: Answer("tasks", "", 3, "x" * 200_000, "eos")})]
+    with pytest.raises(SelfInstructError, match="has ended, and nothing was changed; start again"):
+        next(ahead.read_ahead(Round(1, "v1.0.0", 1, True, {}), iter([draws] * 4)))
 
 
 def test_other_rules_win_and_lose_rows_and_a_dry_run_says_the_same(copy: tuple[Workspace, Settings]) -> None:
@@ -212,7 +227,7 @@ def test_what_comes_anew_must_be_new_among_later_rounds(tmp_path: Path) -> None:
         first = written.split("\n", 1)[0]
         return written.replace(first, f" {text}", 1), end
 
-    workspace = Workspace.create(tmp_path / "w", config.Settings())
+    workspace = Workspace.create(tmp_path / "w", PLAIN)
     with running(Server(answer=answer)) as server:
         base = {"tasks": 6, "endpoint.url": server.url}
         strict = config.with_overrides(workspace.settings(), {**base, "filters.blocked_words": ["violin"]})
@@ -264,7 +279,7 @@ def test_requests_that_failed_stay_failed(tmp_path: Path) -> None:
     def fault(number: int) -> web.Response | None:
         return web.Response(status=500) if number % 7 in (3, 4) else None
 
-    workspace = Workspace.create(tmp_path / "w", config.Settings())
+    workspace = Workspace.create(tmp_path / "w", PLAIN)
     with running(Server(answer=write_anything, fault=fault)) as server:
         settings = config.with_overrides(
             workspace.settings(),
@@ -288,7 +303,7 @@ def test_requests_that_failed_stay_failed(tmp_path: Path) -> None:
 
 
 def test_imported_rounds_are_judged_again(tmp_path: Path) -> None:
-    workspace = Workspace.create(tmp_path / "w", config.Settings())
+    workspace = Workspace.create(tmp_path / "w", PLAIN)
     rows = [
         {"instruction": text, "input": "", "output": f"An answer, number {number}."}
         for number, text in enumerate(
@@ -327,7 +342,7 @@ def test_rounds_without_answers_are_named(copy: tuple[Workspace, Settings]) -> N
 
 
 def test_an_open_round_is_finished_first(tmp_path: Path) -> None:
-    workspace = Workspace.create(tmp_path / "w", config.Settings())
+    workspace = Workspace.create(tmp_path / "w", PLAIN)
     with running(Server()) as server:
         settings = config.with_overrides(workspace.settings(), {"tasks": 20, "endpoint.url": server.url})
         grow(workspace, settings, max_requests=3)
@@ -357,3 +372,11 @@ def test_the_command_line(copy: tuple[Workspace, Settings]) -> None:
             assert f"round {one['round']} is {one['short']} task" in done.stdout
             assert "--top-up` fills it" in done.stdout
     assert "nothing changes, so there is no new version" in run().stdout
+
+
+def test_a_round_that_is_short_is_told_of_where_nothing_changes_too() -> None:
+    one = RoundChanges(1, 20, same=18, short=2)
+    assert _round_lines(one, Path("my tasks")) == [
+        "round 1: as it was, 18 rows",
+        "round 1 is 2 tasks short of 20: `selfinstruct-hub grow 'my tasks' --top-up` fills it",
+    ]

@@ -22,6 +22,8 @@ from selfinstruct_hub.run import grow
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running, write_anything
 
+# One process for all: what they begin with is made once.
+pytestmark = pytest.mark.xdist_group("reproduce")
 LENIENT = {"filters.blocked_words": ["violin"], "filters.min_words": 2}
 
 
@@ -33,7 +35,9 @@ def invoke(*given: str) -> Any:
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
     """Two rounds of a model, an import between them, and a replay of it all."""
     folder = tmp_path_factory.mktemp("made")
-    workspace = Workspace.create(folder / "w", config.Settings())
+    # Pictures are the most of the time: with one recipe.
+    pictures = {"card.pictures": "auto" if request.param == "alpaca" else "off"}
+    workspace = Workspace.create(folder / "w", config.with_overrides(config.Settings(), pictures))
     file = folder / "rows.json"
     texts = ("Describe how a violin is tuned.", "Say why a canoe floats on water.", "Draw a bicycle.")
     rows = [{"instruction": text, "input": "", "output": f"Answer {n}."} for n, text in enumerate(texts)]

@@ -8,7 +8,6 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from selfinstruct_hub.review import files
 from selfinstruct_hub.review.lines import COLUMNS, NEEDED, TEXTS
 from selfinstruct_hub.reviewed import QUESTIONS
 from selfinstruct_hub.workspace import Workspace
+from tests.support import tool
 from tests.support.tgi import Server, running
 
 Rows = list[dict[str, Any]]
@@ -293,6 +293,34 @@ def test_a_round_with_fewer_tasks_says_so(space: Workspace) -> None:
     assert revision["changes"] == {"1": {"lost": 2, "short": 2}}
 
 
+def empty_round(space: Workspace) -> Workspace:
+    """The second round, which is an import, has dropped nothing."""
+    assert not [verdict for verdict in verdicts(space, 2) if verdict.drop or verdict.lost]
+    return space
+
+
+def test_an_export_holds_no_more_than_a_line_at_a_time(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset may have millions of rows: what is written is forgotten before the next is read."""
+    held: list[int] = []
+    given: list[int] = []
+    made = review._accepted
+
+    def counting(*values: Any) -> Iterator[tuple[dict[str, Any], str]]:
+        for one in made(*values):
+            given.append(1)
+            yield one
+
+    def write(path: Path, lines: Iterator[dict[str, Any]], *, overwrite: bool) -> tuple[int, int]:
+        for number, _ in enumerate(lines):
+            held.append(len(given) - number)
+        return len(held), 0
+
+    monkeypatch.setattr(review, "_accepted", counting)
+    monkeypatch.setattr(files, "write", write)
+    assert review.export_file(space, space.path.parent / "r.jsonl").lines == 16
+    assert max(held) == 1
+
+
 def test_what_is_chosen(space: Workspace) -> None:
     _, everything = exported(space, rows="all")
     _, first = exported(space, rounds=(1, 1))
@@ -306,6 +334,11 @@ def test_what_is_chosen(space: Workspace) -> None:
     near = [row for row in everything if row["score"] is not None]
     assert near
     assert all(row["neighbour"] for row in near)
+    kept = space.path.parent / "r.jsonl"
+    before = kept.read_bytes()
+    with pytest.raises(ReviewError, match="there is nothing of that kind to review"):
+        review.export_file(empty_round(space), kept, rows="rejected", rounds=(2, 2), overwrite=True)
+    assert kept.read_bytes() == before
     with pytest.raises(ReviewError, match="nothing was dropped for 'sad' in these rounds; the reasons are: "):
         exported(space, rows="rejected", reasons=["sad"])
     with pytest.raises(ReviewError, match="rounds: expected some of 1-2, got 2-3"):
@@ -530,6 +563,17 @@ def test_a_guard_comes_off_as_it_went_on(text: str) -> None:
         ("007", "'007"),
         ("3/4", "'3/4"),
         ("1234567890e12345", "'1234567890e12345"),
+        (
+            "3.14159265358979323846264338327950288419716939937510",
+            "'3.14159265358979323846264338327950288419716939937510",
+        ),
+        ("5月4日", "'5月4日"),
+        ("下午3:30", "'下午3:30"),
+        ("5 p", "'5 p"),
+        ("1. Mai", "'1. Mai"),
+        ("Falsch", "'Falsch"),
+        ("5月的花", "5月的花"),
+        ("5 apples", "5 apples"),
         ("May 1", "'May 1"),
         ("true", "'true"),
         ("50 %", "'50 %"),
@@ -550,6 +594,21 @@ def test_a_text_that_excel_cut_is_no_correction(space: Workspace) -> None:
     assert review.export_file(space, path).long == 1
     rows = load(path)
     rows[0]["output"] = rows[0]["output"][:32767]
+    with pytest.raises(ReviewError, match=r"row 2, field `output`: was cut at 32,767 characters"):
+        review.apply_file(space, save(path, rows))
+
+
+@pytest.mark.parametrize("length", [32_767, 40_000])
+def test_a_guarded_text_that_excel_cut_is_no_correction(space: Workspace, length: int) -> None:
+    """The apostrophe in front takes a character of the cell."""
+    path, rows = exported(space, "r.jsonl")
+    rows[0]["output"] = ("- an item\n" * (length // 10 + 1))[: length - 1] + "."
+    review.apply_file(space, save(path, rows))
+    path = space.path.parent / "long.csv"
+    assert review.export_file(space, path).long == 1
+    rows = load(path)
+    rows[0]["output"] = rows[0]["output"][:32767]
+    assert rows[0]["output"].startswith("'- an item")
     with pytest.raises(ReviewError, match=r"row 2, field `output`: was cut at 32,767 characters"):
         review.apply_file(space, save(path, rows))
 
@@ -610,9 +669,7 @@ def test_what_a_person_decided_stands_over_a_replay(space: Workspace) -> None:
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "selfinstruct_hub", *map(str, arguments)], capture_output=True, text=True
-    )
+    return tool.run(*arguments)
 
 
 def test_the_command(space: Workspace) -> None:

@@ -14,6 +14,7 @@ from selfinstruct_hub import config, run
 from selfinstruct_hub.figures import spans
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import REGENERATE, REPLAY, TOP_UP, Place
+from selfinstruct_hub.release import inventory, read_manifest
 from selfinstruct_hub.rounds import next_revision
 from selfinstruct_hub.show import print_status
 from selfinstruct_hub.status import status
@@ -82,9 +83,42 @@ def test_a_run_that_stopped_between_two_rounds(space: Workspace) -> None:
 def test_a_round_that_is_complete_and_not_packaged(space: Workspace) -> None:
     shutil.rmtree(space.releases / "v1.1.0")
     assert said(space) == (
-        f"v1.1.0 (round 2) is complete and has no release yet: `selfinstruct-hub grow {space.path}` packages it "
-        "before anything else"
+        f"v1.1.0 (round 2) is complete and has no release yet: `selfinstruct-hub grow {space.path} --rounds 0` "
+        "packages it, as whatever grows next does"
     )
+
+
+def test_what_somebody_adds_meanwhile_is_no_trouble(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Pool.counts
+
+    def slowly(pool: Pool, number: int) -> dict[str, object]:
+        if number == 2 and not beside:
+            with Pool.open(space.pool_file) as writer:
+                writer.begin_round(replace(writer.rounds()[-1], number=3, version="v1.2.0", complete=False))
+            beside.append(number)
+        return counts(pool, number)
+
+    beside: list[int] = []
+    monkeypatch.setattr(Pool, "counts", slowly)
+    found = status(space)
+    assert beside == [2]
+    assert (len(found["rounds"]), found["unfinished"], found["problems"]) == (2, None, [])
+    assert len(status(space)["rounds"]) == 3
+
+
+def test_digests_are_read_where_all_releases_together_are_small(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(space.releases / "v1.1.0")
+    file = space.releases / "v1.1.0" / manifest["files"][0]["path"]
+    content = bytearray(file.read_bytes())
+    content[50] ^= 1
+    file.write_bytes(content)
+    (problem,) = status(space)["problems"]
+    assert problem.startswith(f"{file}: has changed since it was released")
+    # One release would be small enough, and with a hundred of them every start would take a while.
+    monkeypatch.setattr(inventory, "_SMALL", sum(one["bytes"] for one in manifest["files"]))
+    assert status(space)["problems"] == []
 
 
 def test_revisions_and_how_far_an_open_one_is(space: Workspace) -> None:

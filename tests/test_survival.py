@@ -1,6 +1,6 @@
 """Whatever a process dies of, the next start understands what is left: kills, full disks, lost files, two at once.
 
-Many more kills: `python -m tests.survival`.
+Many more kills: `python -m tests.survival`; `make test-survival` has them and the tests marked `survival`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from selfinstruct_hub.errors import PoolError
+from selfinstruct_hub.run import grow
 from selfinstruct_hub.workspace import Workspace
+from tests.support import tool
 from tests.survival.kills import Tally, killed, stand, uninterrupted
 from tests.survival.scenarios import (
     GROW,
@@ -58,7 +61,13 @@ def space(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "w"))
 
 
-@pytest.mark.parametrize("name", ["grow", "packaging", "push"])
+# In the suite only what costs little.
+MORE = pytest.mark.survival
+
+
+@pytest.mark.parametrize(
+    "name", ["grow", *(pytest.param(name, marks=MORE) for name in ("packaging", "push", "replay", "gc"))]
+)
 def test_two_kills_of_a_command(there: Stand, tmp_path: Path, name: str) -> None:
     tally = Tally(name)
     kept = uninterrupted(there, BY_NAME[name], tmp_path)
@@ -91,8 +100,7 @@ main()
 def limited(size: int, when: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A command in a process that may write no file beyond `size` bytes, from its start or from when it is
     packaging; SIGXFSZ is ignored by Python."""
-    command = [sys.executable, "-W", "error", "-c", _LIMITED, str(size), when, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    return tool.run("-c", _LIMITED, str(size), when, *arguments, timeout=60)
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -102,7 +110,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-@pytest.mark.parametrize("size", [1000, 300_000])
+@pytest.mark.parametrize("size", [pytest.param(1000, marks=MORE), 300_000])
 def test_a_full_disk_while_growing(there: Stand, whole: Path, tmp_path: Path, size: int) -> None:
     """At the pool's making, and at an answer."""
     space = tmp_path / "w"
@@ -115,7 +123,7 @@ def test_a_full_disk_while_growing(there: Stand, whole: Path, tmp_path: Path, si
     assert releases(there, space) == releases(there, whole)
 
 
-@pytest.mark.parametrize("size", [3_000, 11_900])
+@pytest.mark.parametrize("size", [3_000, pytest.param(11_900, marks=MORE)])
 def test_a_full_disk_while_packaging(there: Stand, whole: Path, tmp_path: Path, size: int) -> None:
     """At a shard, and at what is written behind them."""
     space = tmp_path / "w"
@@ -127,6 +135,7 @@ def test_a_full_disk_while_packaging(there: Stand, whole: Path, tmp_path: Path, 
     assert releases(there, space) == releases(there, whole)
 
 
+@MORE
 @pytest.mark.parametrize(("size", "when"), [(60_000, "start"), (3_000, "packaging")])
 def test_a_full_disk_while_replaying(there: Stand, tmp_path: Path, size: int, when: str) -> None:
     space, well = tmp_path / "a" / "w", tmp_path / "b" / "w"
@@ -154,6 +163,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@MORE
 def test_a_disk_that_is_full_again_and_again(there: Stand, whole: Path, small_disk: Path) -> None:
     """A little more space for each start, until it is enough."""
     space = small_disk / "w"
@@ -216,6 +226,16 @@ def test_the_second_process_says_so_and_stops(there: Stand, space: Path, tmp_pat
     )
 
 
+def test_a_file_system_without_locks_is_named(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock; use SoftFileLock instead")
+
+    monkeypatch.setattr("selfinstruct_hub.workspace.FileLock.acquire", refuse)
+    refused = pytest.raises(PoolError, match="its file system cannot lock files; work on a local disk")
+    with refused, Workspace(space).locked():
+        pass
+
+
 def _commands() -> list[Any]:
     from selfinstruct_hub.cli import app
 
@@ -230,7 +250,7 @@ def said_by(there: Stand, space: Path) -> dict[str, str]:
     status = there.cmd("status", space)
     doctor = there.cmd("doctor", space, "--endpoint", there.server.url)
     grow = there.cmd("grow", space, *GROW, "--endpoint", there.server.url)
-    assert (doctor.code, grow.code) == (1, 1)
+    assert (status.code, doctor.code, grow.code) == (1, 1, 1)
     return {"status": status.out + status.err, "doctor": doctor.out, "grow": grow.error}
 
 
@@ -250,6 +270,14 @@ def _cut(space: Path) -> None:
     os.truncate(space / "pool.sqlite3", (space / "pool.sqlite3").stat().st_size // 2)
 
 
+def _spoilt_text(space: Path) -> None:
+    """What SQLite takes for a text like any other."""
+    db = sqlite3.connect(space / "pool.sqlite3")
+    db.execute("UPDATE verdicts SET candidate = substr(candidate, 2) WHERE position = 0")
+    db.commit()
+    db.close()
+
+
 def _without_its_pool(space: Path) -> None:
     for name in ("pool.sqlite3", "pool.sqlite3-commits"):
         (space / name).unlink()
@@ -266,6 +294,7 @@ def _changed(space: Path) -> None:
 
 LOST: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "a page of the pool": (_spoilt_page, "the pool is damaged", "restore it from a backup"),
+    "a text in the pool": (_spoilt_text, "a text in the table verdicts is no JSON", "restore it from a backup"),
     "half of the pool": (_cut, "the pool is damaged", "restore it from a backup"),
     "the pool": (lambda w: (w / "pool.sqlite3").unlink(), "is missing, and", "restore it from a backup"),
     "the pool and its small file": (
@@ -301,9 +330,37 @@ def test_a_release_that_is_moved_away_is_built_again_from_the_pool(there: Stand,
     done = there.cmd("status", space, "--json")
     assert done.json["problems"] == []
     assert "v1.0.0 (round 1) is complete and has no release yet" in done.json["unfinished"]
-    there.run("grow", space, "--tasks", "1", "--endpoint", there.server.url)
-    found = releases(there, space)
-    assert {k: v for k, v in found.items() if k < "v1.2"} == releases(there, whole)
+    assert f"`selfinstruct-hub grow {space} --rounds 0` packages it" in done.json["unfinished"]
+    asked = len(there.server.requests)
+    done = there.cmd("grow", space, "--rounds", "0")  # no endpoint, and none is started
+    assert (done.code, "embedded engine" in done.err, len(there.server.requests)) == (0, False, asked)
+    assert releases(there, space) == releases(there, whole)
+    assert there.cmd("status", space, "--json").json["unfinished"] is None
+
+
+def test_a_power_cut_behind_a_release_finds_it_on_the_disk(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder may be in its place before what is in it has been written."""
+    release = space / "releases" / "v1.1.0"
+    shutil.rmtree(release)
+    fsync, rename = os.fsync, Path.rename
+    settled: set[int] = set()
+    at_the_move: set[int] = set()
+
+    def settling(number: int) -> None:
+        settled.add(os.fstat(number).st_ino)
+        fsync(number)
+
+    def moving(path: Path, target: Path) -> Path:
+        if target == release:
+            at_the_move.update(settled)
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", settling)
+    monkeypatch.setattr(Path, "rename", moving)
+    workspace = Workspace(space)
+    assert grow(workspace, workspace.settings(), rounds=0)[0].release == release
+    assert {place.stat().st_ino for place in (*release.rglob("*"), release)} <= at_the_move
+    assert release.parent.stat().st_ino in settled
 
 
 def test_a_release_that_the_pool_knows_nothing_of_is_named(there: Stand, space: Path) -> None:

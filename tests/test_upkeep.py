@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfinstruct_hub import config, run, upkeep
+from selfinstruct_hub import config, review, run, upkeep
 from selfinstruct_hub.cli import app
 from selfinstruct_hub.errors import PoolError, UsageError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import REGENERATE
 from selfinstruct_hub.rounds import next_revision
 from selfinstruct_hub.status import status
+from selfinstruct_hub.top_up import top_up
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running
 from tests.survival.scenarios import releases
@@ -80,6 +82,48 @@ def test_rounds_grow_the_same_after_it(grown: Path, tmp_path: Path, server: Serv
         run.grow(space, settings_of(space, server))
         found.append(digests(space))
     assert found[0] == found[1]
+
+
+def test_answers_that_were_never_needed_still_fill_a_round(space: Workspace, server: Server) -> None:
+    """Without its text, such an answer would be judged as one that held nothing."""
+    with Pool.open(space.pool_file) as pool:
+        stored, number = pool.completion(1, 0, 0), pool.judged_draws(1)
+        assert stored is not None
+        text = "Name the river of Vienna.\nInput: \nOutput: It is the Danube, of course."
+        spare = (replace(stored[0], number=number), replace(stored[1], text=text))
+        pool.add_completion(*spare)
+    upkeep.collect(space)
+    with Pool.open(space.pool_file, read_only=True) as pool:
+        assert pool.completion(1, number, 0) == spare
+        assert pool.dropped_texts(1) == number
+    file = space.path.parent / "rows.jsonl"
+    review.export_file(space, file, rounds=(1, 1), sample=2)
+    rows = [{**json.loads(line), "verdict": "reject"} for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert review.apply_file(space, file).short == {1: 2}
+    assert top_up(space, settings_of(space, server)).won == {1: 2}
+    found = status(space)["rounds"][0]
+    assert (found["tasks"], "missing_field" in found["drops"]) == (8, False)
+
+
+def test_while_somebody_reads_the_file_stays_as_it_is(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = upkeep._opened
+
+    def impatient(workspace: Workspace) -> Pool:
+        pool = opened(workspace)
+        pool._rows("PRAGMA busy_timeout = 50")
+        return pool
+
+    monkeypatch.setattr(upkeep, "_opened", impatient)
+    before = space.pool_file.stat().st_size
+    with Pool.open(space.pool_file, read_only=True) as reader, reader.snapshot():
+        reader.rounds()
+        found = upkeep.collect(space)
+        assert "another program reads the pool; run gc again when it has ended" in (found.not_shrunk or "")
+        assert (found.won, found.rounds) == (0, (1, 2))
+    again = upkeep.collect(space)
+    assert (again.rounds, again.not_shrunk) == ((), None)
+    assert space.pool_file.stat().st_size < before - 0.5 * found.size
 
 
 def test_only_the_rounds_that_are_named(space: Workspace) -> None:

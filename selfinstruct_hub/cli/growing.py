@@ -133,7 +133,9 @@ def init(
 @app.command(epilog=EXAMPLE + "selfinstruct-hub grow my-tasks --rounds 2 --tasks 500 --endpoint http://gpu:8080")
 def grow(
     directory: Directory,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds to add.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(min=0, help="Rounds to add; 0 packages what is complete, and asks nothing.")
+    ] = 1,
     tasks: Annotated[
         int | None, typer.Option(min=1, help="Accepted tasks that complete a round.", show_default="100")
     ] = None,
@@ -224,7 +226,7 @@ def grow(
         return
     try:
         with view_of(settings, log.write if log_json else None) as view:
-            if settings.endpoint.url is None:
+            if settings.endpoint.url is None and rounds:
                 view.say("no endpoint is set: starting the embedded engine")
             results = run.grow(
                 workspace,
@@ -295,7 +297,10 @@ def status(
     directory: Directory,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
-    """Show what the pool holds: rounds, counts, and what was dropped and why."""
+    """Show what the pool holds: rounds, counts, and what was dropped and why.
+
+    Exit code 1: a file of a release is missing or changed.
+    """
     from selfinstruct_hub.status import status as status_of
     from selfinstruct_hub.workspace import Workspace
 
@@ -308,6 +313,8 @@ def status(
         from selfinstruct_hub.show import print_status
 
         print_status(found)
+    if found["problems"]:
+        raise typer.Exit(1)
 
 
 def _interrupted() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +73,7 @@ def _round_lines(one: RoundChanges, directory: Path) -> list[str]:
     from selfinstruct_hub.figures import counted
 
     if not one.changed:
-        return [f"round {one.round}: as it was, {counted(one.same, 'row')}"]
+        return [f"round {one.round}: as it was, {counted(one.same, 'row')}", *_short_lines(one, directory)]
     counts = {"won": one.won, "lost": one.lost, "replaced": one.replaced, "as they were": one.same}
     lines = [f"round {one.round}: rows {', '.join(f'{name} {count:,}' for name, count in counts.items())}"]
     for (before, after), number in one.ordered():
@@ -81,12 +82,18 @@ def _round_lines(one: RoundChanges, directory: Path) -> list[str]:
             if (example.before, example.after) == (before, after):
                 detail = f" ({example.detail})" if example.detail else ""
                 lines.append(f"    request {example.request}: {example.instruction[:90]}{detail}")
-    if one.short:
-        lines.append(
-            f"round {one.round} is {counted(one.short, 'task')} short of {one.wanted:,}: "
-            f"`selfinstruct-hub grow {directory} --top-up` fills it"
-        )
-    return lines
+    return [*lines, *_short_lines(one, directory)]
+
+
+def _short_lines(one: RoundChanges, directory: Path) -> list[str]:
+    from selfinstruct_hub.figures import counted
+
+    if not one.short:
+        return []
+    return [
+        f"round {one.round} is {counted(one.short, 'task')} short of {one.wanted:,}: "
+        f"`{shlex.join(['selfinstruct-hub', 'grow', str(directory), '--top-up'])}` fills it"
+    ]
 
 
 @app.command(

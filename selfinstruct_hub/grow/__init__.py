@@ -169,6 +169,9 @@ class _Growth:
             counted.append(_judged(self._round.number, number, found))
             _count(self._progress, counted[-1])
             asked = len({0}.union(*(candidate.calls for candidate in candidates)))
+            if number not in self._draws.asked:
+                asked = 0  # of an earlier start, perhaps of another model: it costs nothing to look at
+            self._draws.asked.discard(number)
             self._barren = 0 if any(verdict.task for verdict in found) else self._barren + asked
             if said := self._refusals.persist(verdict.candidate for verdict in found):
                 limit, detail = REFUSED, said

@@ -57,6 +57,7 @@ class Asking(ABC, Generic[T]):
         self._unstored: list[tuple[Request, Completion, asyncio.Future[None]]] = []
         self.failures: dict[int, list[Failure]] = {}  # by number, of those that are not judged
         self.answers = 0  # of this start
+        self.asked: set[int] = set()  # numbers that did not have all their answers on disk, not judged yet
         self._answered_at = time.monotonic()
         self._still_to_ask: Counter[int] = Counter()  # requests, by number
         self._answers_at_failure: dict[int, int] = {}  # by number
@@ -137,6 +138,7 @@ class Asking(ABC, Generic[T]):
         it is returned."""
         if stored := self._stored_answer(request):
             return stored
+        self.asked.add(request.number)
         self._asked_now += 1
         try:
             completion = await self._asked(request)

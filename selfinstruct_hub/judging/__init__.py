@@ -7,12 +7,12 @@ Reads the pool once, when a round is begun or resumed; writes nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from selfinstruct_hub import filters, languages
-from selfinstruct_hub.judging.again import Again, Later, Ruling, too_similar
+from selfinstruct_hub.judging.again import Again, Beside, Ruling, too_similar
 from selfinstruct_hub.judging.evaluation import EvaluationSets
 from selfinstruct_hub.judging.gates import Gates, paraphrase
 from selfinstruct_hub.novelty import Mode, NoveltyGate, mode_for
@@ -20,7 +20,7 @@ from selfinstruct_hub.novelty.embedding import EmbeddingComparison, EmbeddingGat
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Candidate, Drop, Neighbour, Round, Similarity, Verdict, task_of
 
-__all__ = ["Again", "EvaluationSets", "Gates", "Judge", "Later", "mode_of", "rules_of"]
+__all__ = ["Again", "Beside", "EvaluationSets", "Gates", "Judge", "mode_of", "rules_of"]
 
 
 class Judge:
@@ -72,6 +72,11 @@ class Judge:
         seeds = [(task.id, task.instruction) for task in pool.seeds()]
         others = [one.number for one in pool.rounds()] if beyond else list(range(1, round_.number))
         others = [number for number in others if number != round_.number]
+        parts: list[tuple[int, int, int | None]] = [(number, 0, None) for number in others]
+        if again is None:
+            parts.append((round_.number, 0, None))
+        elif again.sections is not None:
+            parts = [(one.round, one.first, one.before) for one in again.sections]
         # Of what was there when the round began, so that a resumed round is judged as it was.
         frozen = len(seeds) + sum(pool.accepted_count(number) for number in others)
         novelty = round_.settings["novelty"]
@@ -81,8 +86,8 @@ class Judge:
         bare: dict[str, str] = {}
 
         def accepted() -> Iterator[tuple[str, str]]:
-            for number in (*others, round_.number) if again is None else others:
-                for key, instruction, has_instances in pool.instructions(number):
+            for part in parts:
+                for key, instruction, has_instances in pool.instructions(*part):
                     if has_instances:
                         bare.pop(instruction, None)
                     else:
@@ -93,6 +98,8 @@ class Judge:
             gate.extend(known)
             if paraphrases is not None:
                 paraphrases.extend(known)
+        if again is not None:
+            frozen = len(gate)
         accepted_now = len(gate) - frozen
         known_now = {"frozen": frozen, "accepted": accepted_now}
         return cls(round_, gate, gates, **known_now, bare=bare, paraphrases=paraphrases, again=again)
@@ -127,6 +134,8 @@ class Judge:
         """Whether an instruction is new among seeds and earlier rounds."""
         assert candidate.instruction is not None
         if self._gate.compare(candidate.instruction, among=self._frozen).score > self._threshold:
+            return False
+        if self._again is not None and any(other.drop(candidate) for other in self._again.beside):
             return False
         if self._paraphrases is None:
             return True
@@ -212,7 +221,9 @@ class Judge:
         """The verdict on a candidate whose instruction passes the rules and was compared; among `paraphrases` it
         is at `place`. `said` is what the rules have said of it."""
         candidate = verdict.candidate
-        nearest = [near for near in similarity.nearest if not self._fills(candidate, near)]
+        nearest = [near for near in similarity.nearest if not self._fills(candidate, near)][:1]
+        if self._again is not None and self._again.beside:
+            nearest = _nearest_of(nearest, (other.near(candidate) for other in self._again.beside))
         if nearest and nearest[0].score > self._threshold:
             return replace(verdict, similarity=similarity, drop=too_similar(nearest[0]))
         if (drop := self._paraphrase(candidate, paraphrases, place)) is not None:
@@ -224,8 +235,8 @@ class Judge:
         else:
             instances, lost, drop = filters.kept_instances(candidate, self._rules)
         if drop is None and self._again is not None:
-            drop = self._again.not_new(candidate.instruction or "")
-        if drop is None and self._accepted >= self._round.wanted and not self._before_the_end(verdict):
+            drop = self._again.not_new(candidate)
+        if drop is None and self._is_surplus(verdict):
             drop = Drop("surplus", "the round was complete")
         if drop:
             return replace(verdict, similarity=similarity, lost=lost, drop=drop)
@@ -234,8 +245,11 @@ class Judge:
         self._accepted += 1
         return replace(verdict, similarity=similarity, lost=lost, task=task)
 
-    def _before_the_end(self, verdict: Verdict) -> bool:
-        return self._again is not None and (verdict.number, verdict.position) <= self._again.complete_at
+    def _is_surplus(self, verdict: Verdict) -> bool:
+        full = self._accepted >= self._round.wanted
+        if self._again is None:
+            return full
+        return self._again.is_surplus((verdict.number, verdict.position), full=full)
 
     def _paraphrase(
         self, candidate: Candidate, paraphrases: EmbeddingComparison | None, place: int
@@ -243,13 +257,21 @@ class Judge:
         if paraphrases is None or self._paraphrases is None:
             return None
         near = paraphrases[place]
-        if near is None or near.score <= self._paraphrases.threshold:
-            return None
-        return None if self._fills(candidate, near) else paraphrase(near)
+        if near is not None and (near.score <= self._paraphrases.threshold or self._fills(candidate, near)):
+            near = None
+        if self._again is not None and self._again.beside:
+            others = (other.near_in_meaning(candidate) for other in self._again.beside)
+            near = next(iter(_nearest_of([near] if near else [], others)), None)
+        return paraphrase(near) if near is not None else None
 
     def _fills(self, candidate: Candidate, near: Neighbour) -> bool:
         """Whether `near` is this very instruction, imported without the instances that `candidate` brings."""
         return bool(candidate.instances) and self._bare.get(candidate.instruction or "") == near.id
+
+
+def _nearest_of(nearest: list[Neighbour], others: Iterable[Neighbour | None]) -> list[Neighbour]:
+    """The nearest of all, the first of equals, as a list of one; an empty one where there is none."""
+    return sorted([*nearest, *filter(None, others)], key=lambda one: -one.score)[:1]
 
 
 def rules_of(settings: Mapping[str, Any]) -> filters.Rules:

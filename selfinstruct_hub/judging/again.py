@@ -1,7 +1,8 @@
 """What a judge has to know who judges a round once more, so that with the same rules the verdicts are the same.
 
-Where the round was complete decides what is surplus; what a person has decided is no rule's to change; and what
-was not accepted before must be new among later rounds too, which were judged without it.
+Where the round was complete decides what is surplus; what a person has decided is no rule's to change; what was
+judged last, by a top-up, is compared with what was there then; and what was not accepted before must be new among
+what came later too, which was judged without it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import NamedTuple
 from selfinstruct_hub.judging.gates import paraphrase
 from selfinstruct_hub.novelty import NoveltyGate
 from selfinstruct_hub.novelty.embedding import EmbeddingGate
-from selfinstruct_hub.records import TOO_SIMILAR, Drop, Instance, Lost, Neighbour, Task, Verdict
+from selfinstruct_hub.pool.again import Section
+from selfinstruct_hub.records import TOO_SIMILAR, Candidate, Drop, Instance, Lost, Neighbour, Task, Verdict
 
 # A draw of a round, and a candidate's position in it.
 Spot = tuple[int, int]
@@ -21,20 +23,38 @@ NOWHERE: Spot = (-1, -1)
 
 
 @dataclass(frozen=True)
-class Later:
-    """The tasks of later rounds, which stay as they are."""
+class Beside:
+    """Tasks that are compared with beside those that a judge knows. `bare` are ids by instruction of those without
+    instances."""
 
     gate: NoveltyGate
     paraphrases: EmbeddingGate | None = None
+    bare: Mapping[str, str] = field(default_factory=dict)
 
-    def drop(self, instruction: str) -> Drop | None:
-        """Why a task with this instruction may not come before them."""
-        if (nearest := self.gate.compare(instruction).nearest) and nearest[0].score > self.gate.threshold:
-            return too_similar(nearest[0])
+    def near(self, candidate: Candidate) -> Neighbour | None:
+        """The task that a candidate is too near to."""
+        found = self.gate.compare(candidate.instruction or "").nearest
+        near = next((one for one in found if not self._fills(candidate, one)), None)
+        return near if near is not None and near.score > self.gate.threshold else None
+
+    def near_in_meaning(self, candidate: Candidate) -> Neighbour | None:
+        """The same by meaning."""
         if self.paraphrases is None:
             return None
-        near = self.paraphrases.compare(instruction)
-        return paraphrase(near) if near is not None and near.score > self.paraphrases.threshold else None
+        near = self.paraphrases.compare(candidate.instruction or "")
+        if near is None or near.score <= self.paraphrases.threshold or self._fills(candidate, near):
+            return None
+        return near
+
+    def drop(self, candidate: Candidate) -> Drop | None:
+        """Why a candidate may not be accepted beside them."""
+        if near := self.near(candidate):
+            return too_similar(near)
+        near = self.near_in_meaning(candidate)
+        return paraphrase(near) if near is not None else None
+
+    def _fills(self, candidate: Candidate, near: Neighbour) -> bool:
+        return bool(candidate.instances) and self.bare.get(candidate.instruction or "") == near.id
 
 
 class Ruling(NamedTuple):
@@ -52,20 +72,36 @@ class Ruling(NamedTuple):
 @dataclass
 class Again:
     """`complete_at` is the place of the last task of the complete round: no candidate up to there is surplus.
-    `decided` are verdicts that stay as they are. An instruction that is not `known` (accepted as the round
-    stands) must be new among `later`. `rulings` are there for candidates that the rules have looked at."""
+    `decided` are verdicts that stay as they are. `rulings` are there for candidates that the rules have looked at.
+
+    Of a round that was topped up, `ends` are earlier places where it was complete, each as (number of the draw
+    that the top-up began with, the place): what follows there was surplus, and the top-up has made up for it.
+
+    `sections` are what to know of other rounds when it begins (None: all earlier ones, whole). `beside` has more
+    tasks that were there when what is judged now was judged first. An instruction that is not `known` (accepted as
+    the round stands) must be new among `later` too, which came after it."""
 
     complete_at: Spot = NOWHERE
     decided: Mapping[Spot, Verdict] = field(default_factory=dict)
     known: Container[str] = ()
-    later: Sequence[Later] = ()
+    later: Sequence[Beside] = ()
     rulings: Mapping[Spot, Ruling] = field(default_factory=dict)
+    ends: list[tuple[int, Spot]] = field(default_factory=list)
+    sections: Sequence[Section] | None = None
+    beside: Sequence[Beside] = ()
 
-    def not_new(self, instruction: str) -> Drop | None:
+    def not_new(self, candidate: Candidate) -> Drop | None:
         """Why an instruction may not be accepted that was not before."""
-        if not self.later or instruction in self.known:
+        if not self.later or candidate.instruction in self.known:
             return None
-        return next(filter(None, (later.drop(instruction) for later in self.later)), None)
+        return next(filter(None, (later.drop(candidate) for later in self.later)), None)
+
+    def is_surplus(self, spot: Spot, *, full: bool) -> bool:
+        """Whether the round needs nothing that comes at a place; `full` says that it has its number."""
+        for before, end in self.ends:
+            if spot[0] < before:
+                return spot > end
+        return full and spot > self.complete_at
 
 
 def too_similar(nearest: Neighbour) -> Drop:

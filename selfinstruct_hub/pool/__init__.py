@@ -15,7 +15,7 @@ from typing import Any
 from selfinstruct_hub.pool import answers, counting, encoding, published, pulled
 from selfinstruct_hub.pool.again import Judgements
 from selfinstruct_hub.pool.answers import Answers
-from selfinstruct_hub.pool.file import PoolFile, errors_named
+from selfinstruct_hub.pool.file import PoolFile, errors_named, made
 from selfinstruct_hub.pool.pulled import Pulled
 from selfinstruct_hub.pool.revisions import Revisions, insert_draw
 from selfinstruct_hub.records import (
@@ -54,16 +54,7 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
 
     def seeds(self) -> list[Task]:
         """The frozen seed tasks, in their file's order."""
-        return [
-            Task(
-                id=row["id"],
-                name=row["name"],
-                instruction=row["instruction"],
-                instances=tuple(Instance(**i) for i in row["instances"]),
-                is_classification=row["is_classification"],
-            )
-            for row in (json.loads(text) for (text,) in self._rows("SELECT task FROM seeds ORDER BY position"))
-        ]
+        return self._read(_seed, "SELECT task FROM seeds ORDER BY position")
 
     def meta(self, key: str) -> str | None:
         """A fact about the whole pool, or None."""
@@ -115,7 +106,7 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
     def rounds(self) -> list[Round]:
         """All rounds, in order; only the last can be open."""
         query = "SELECT number, version, wanted, complete, settings, asked FROM rounds ORDER BY number"
-        return [Round(n, v, w, bool(c), json.loads(s), json.loads(a)) for n, v, w, c, s, a in self._rows(query)]
+        return self._read(_round, query)
 
     # Completions.
 
@@ -137,8 +128,8 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
     def completion(self, round_number: int, number: int, call: int) -> tuple[Request, Completion] | None:
         """A stored completion with the request that it answers, or None."""
         query = f"SELECT {_COMPLETION} FROM completions WHERE round = ? AND number = ? AND call = ?"
-        rows = self._rows(query, round_number, number, call)
-        return encoding.completion(rows[0]) if rows else None
+        found = self._read(encoding.completion, query, round_number, number, call)
+        return found[0] if found else None
 
     def completions(self, round_number: int) -> Iterator[tuple[Request, Completion]]:
         """The completions of a round whose draw was judged, in request order."""
@@ -146,7 +137,7 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
             f"SELECT {_COMPLETION} FROM completions JOIN draws USING (round, number)"
             " WHERE round = ? ORDER BY number, call"
         )
-        yield from map(encoding.completion, self._rows(query, round_number))
+        yield from self._read(encoding.completion, query, round_number)
 
     def models(self, round_number: int, *, judged: bool = True) -> list[str]:
         """The models whose answers a round has judged, or all that have answered."""
@@ -210,21 +201,26 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
         query = f"SELECT * FROM verdicts WHERE round = ?{condition} ORDER BY number, position"
         with errors_named(self.path):
             # Streamed, so that packaging a round does not hold all of it.
-            yield from map(encoding.verdict, self._db.execute(query, (round_number,)))
+            for row in self._db.execute(query, (round_number,)):
+                yield made(encoding.verdict, row)
 
     def tasks(self, round_number: int) -> Iterator[Task]:
         """The accepted tasks of a round, in order."""
         query = "SELECT task FROM verdicts WHERE round = ? AND task IS NOT NULL ORDER BY number, position"
         with errors_named(self.path):
-            for (text,) in self._db.execute(query, (round_number,)):
-                yield encoding.task(json.loads(text))
+            for row in self._db.execute(query, (round_number,)):
+                yield made(_task, row)
 
-    def instructions(self, round_number: int) -> Iterator[tuple[str, str, bool]]:
-        """The (id, instruction, whether it has instances) of a round's accepted tasks, in order; much faster than
-        the tasks whole."""
+    def instructions(
+        self, round_number: int, first: int = 0, before: int | None = None
+    ) -> Iterator[tuple[str, str, bool]]:
+        """The (id, instruction, whether it has instances) of a round's accepted tasks, in order, of draws from
+        `first` to before `before`; much faster than the tasks whole."""
+        draws = f" AND number >= {first:d}" if first else ""
+        draws += "" if before is None else f" AND number < {before:d}"
         query = (
             "SELECT json_extract(task, '$.id'), json_extract(task, '$.instruction'),"
-            " json_array_length(task, '$.instances') FROM verdicts WHERE round = ? AND task IS NOT NULL"
+            f" json_array_length(task, '$.instances') FROM verdicts WHERE round = ? AND task IS NOT NULL{draws}"
             " ORDER BY number, position"
         )
         with errors_named(self.path):
@@ -300,4 +296,24 @@ def _insert_round(db: sqlite3.Connection, round_: Round) -> None:
             *(round_.number, round_.version, round_.wanted, round_.complete),
             *(canonical_json(round_.settings), canonical_json(round_.asked)),
         ),
+    )
+
+
+def _round(row: tuple[Any, ...]) -> Round:
+    number, version, wanted, complete, settings, asked = row
+    return Round(number, version, wanted, bool(complete), json.loads(settings), json.loads(asked))
+
+
+def _task(row: tuple[Any, ...]) -> Task:
+    return encoding.task(json.loads(row[0]))
+
+
+def _seed(row: tuple[Any, ...]) -> Task:
+    values = json.loads(row[0])
+    return Task(
+        id=values["id"],
+        name=values["name"],
+        instruction=values["instruction"],
+        instances=tuple(Instance(**one) for one in values["instances"]),
+        is_classification=values["is_classification"],
     )

@@ -6,6 +6,7 @@ writes is one transaction, which a dry run takes back.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfinstruct_hub.pool.revisions import COPIED, begin, complete, insert_draw, keep
-from selfinstruct_hub.records import ABANDONED, REVIEW, Failure, Revision
+from selfinstruct_hub.records import ABANDONED, COMPLETE, REGENERATE, REVIEW, TOP_UP, Failure, Revision
 
 _VERDICT = COPIED["verdicts"]
 _MARKS = ", ".join("?" * len(_VERDICT.split(", ")))
@@ -48,6 +49,25 @@ class StoredDraw:
     def dropped(self) -> bool:
         """Whether the text of an answer was dropped."""
         return any(not answer.prompt and not answer.text for answer in self.answers.values())
+
+
+@dataclass(frozen=True)
+class Section:
+    """Draws of a round that were judged in one go, from number `first` to before `before` (None: to its end): when
+    the round was grown, or by top-up number `revision` after `after_round`. `filled` says that the round had its
+    number then."""
+
+    round: int
+    first: int
+    before: int | None
+    after_round: int
+    revision: int = 0
+    filled: bool = True
+
+    @property
+    def time(self) -> tuple[int, int, int]:
+        """Sorts sections of all rounds in the order in which they were judged."""
+        return self.after_round, self.revision, self.round
 
 
 class Judgements:
@@ -102,17 +122,63 @@ class Judgements:
         )
         return {number for (number,) in self._rows(query)}
 
-    def last_accepted(self, round_number: int, until: int | None = None) -> tuple[int, int] | None:
+    def last_accepted(
+        self, round_number: int, until: int | None = None, before: int | None = None
+    ) -> tuple[int, int] | None:
         """The last place (draw, position) where a task stands or stood before a revision, those after `until`
-        left out."""
+        left out; of draws `before` a number."""
         past = "" if until is None else f" AND revision <= {until:d}"
+        draws = "" if before is None else f" AND number < {before:d}"
         rows = self._rows(
-            "SELECT number, position FROM (SELECT number, position, task FROM verdicts WHERE round = :r UNION ALL"
-            f" SELECT number, position, task FROM past_verdicts WHERE round = :r{past})"
+            f"SELECT number, position FROM (SELECT number, position, task FROM verdicts WHERE round = :r{draws}"
+            f" UNION ALL SELECT number, position, task FROM past_verdicts WHERE round = :r{draws}{past})"
             " WHERE task IS NOT NULL ORDER BY number DESC, position DESC LIMIT 1",
             r=round_number,
         )
         return (rows[0][0], rows[0][1]) if rows else None
+
+    def sections(self, until: int | None = None) -> list[Section]:
+        """The sections of all rounds, by round and draw; what top-ups after `until` did is left out."""
+        past = "" if until is None else f" AND r.number <= {until:d}"
+        query = (
+            "SELECT d.round, count(*), r.number, r.after_round, r.changes FROM revisions r"
+            " JOIN past_draws d ON d.revision = r.number"
+            f" WHERE r.kind = ? AND r.state = ?{past} GROUP BY d.round, r.number ORDER BY d.round, r.number"
+        )
+        filled: dict[int, list[Section]] = {}
+        for number, first, revision, after, changes in self._rows(query, TOP_UP, COMPLETE):
+            short = json.loads(changes).get(str(number), {}).get("short", 0)
+            filled.setdefault(number, []).append(Section(number, first, None, after, revision, not short))
+        found = []
+        for (number,) in self._rows("SELECT number FROM rounds ORDER BY number"):
+            of_round = [Section(number, 0, None, number), *filled.get(number, ())]
+            ends = [*(one.first for one in of_round[1:]), None]
+            found += [replace(one, before=end) for one, end in zip(of_round, ends, strict=True)]
+        return found
+
+    def rewritten(self, round_number: int, until: int | None = None) -> dict[tuple[int, int], int]:
+        """The places (draw, position) that were regenerated and that a later revision may have changed, each with
+        the revision before which it stood as it was regenerated last; revisions after `until` are left out."""
+        past = "" if until is None else f" AND c.revision <= {until:d}"
+        query = (
+            "SELECT s.number, s.position, (SELECT min(c.revision) FROM revised_rounds c"
+            f" WHERE c.round = :round AND c.revision > s.last{past}) AS next FROM"
+            " (SELECT c.number, c.position, max(c.revision) AS last FROM revised c"
+            " JOIN revisions r ON r.number = c.revision WHERE c.round = :round AND r.kind = :kind"
+            f" AND r.state = :state AND c.done AND c.before <> c.after{past} GROUP BY 1, 2) s"
+            " WHERE next IS NOT NULL"
+        )
+        values = {"round": round_number, "kind": REGENERATE, "state": COMPLETE}
+        return {(number, position): revision for number, position, revision in self._rows(query, **values)}
+
+    def past_verdict(self, revision: int, round_number: int, number: int, position: int) -> tuple[Any, ...] | None:
+        """A verdict as it stood before a revision, as a table's row."""
+        query = (
+            f"SELECT {_VERDICT} FROM past_verdicts"
+            " WHERE revision = ? AND round = ? AND number = ? AND position = ?"
+        )
+        rows = self._rows(query, revision, round_number, number, position)
+        return rows[0] if rows else None
 
     def decided(self, round_number: int, until: int | None = None) -> set[tuple[int, int]]:
         """The places (draw, position) of a round that a person has decided about in a review: what was changed,

@@ -9,8 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.records import CHARACTERS_PER_TOKEN, COMPLETE
 
 # records.estimated_tokens of a column: a character in three, and every further byte of a character.
@@ -26,11 +28,14 @@ _OF_REVISIONS = (
 )
 _UNUSED = "unused_space"  # a fact of the pool: texts were dropped, and it was not written anew since
 _HELD = "(prompt <> '' OR text <> '')"
+# An answer that nobody has needed so far may still fill the round; see `top_up`.
+_JUDGED = "number IN (SELECT number FROM draws WHERE round = :round)"
 
 
 class Answers:
     """The part of a pool that has to do with answers' texts."""
 
+    path: Path
     _db: sqlite3.Connection
 
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
@@ -40,12 +45,12 @@ class Answers:
         raise NotImplementedError
 
     def texts_of(self, round_number: int) -> tuple[int, int]:
-        """(answers, bytes of their prompts and texts) of a round whose texts are there, and of the revisions of
-        the round."""
+        """(answers, bytes of their prompts and texts) of those of a round that were judged and whose texts are
+        there, and of the revisions of the round."""
         values = {"round": round_number, "complete": COMPLETE}
         answers, size = 0, 0
         for query in (
-            f"SELECT {_SIZE} FROM completions WHERE round = :round AND {_HELD}",
+            f"SELECT {_SIZE} FROM completions WHERE round = :round AND {_JUDGED} AND {_HELD}",
             f"SELECT {_SIZE} FROM revision_completions WHERE {_OF_REVISIONS} AND {_HELD}",
         ):
             ((more, bytes_),) = self._rows(query, **values)
@@ -59,15 +64,15 @@ class Answers:
         return int(count)
 
     def drop_texts(self, rounds: Sequence[int]) -> None:
-        """Drops prompts and texts of the answers of `rounds`, all of them or none. The file does not get smaller
-        by it: see `shrink`."""
+        """Drops prompts and texts of the judged answers of `rounds`, all of them or none. The file does not get
+        smaller by it: see `shrink`."""
         with self._transaction() as db:
             for number in rounds:
                 values = {"round": number, "complete": COMPLETE, "c": CHARACTERS_PER_TOKEN}
                 db.execute(
                     f"UPDATE completions SET prompt_estimate = {_ESTIMATED.format('prompt')},"
                     f" generated_estimate = {_ESTIMATED.format('text')}, prompt = '', text = ''"
-                    f" WHERE round = :round AND prompt_estimate IS NULL AND {_HELD}",
+                    f" WHERE round = :round AND {_JUDGED} AND prompt_estimate IS NULL AND {_HELD}",
                     values,
                 )
                 db.execute(f"UPDATE revision_completions SET prompt = '', text = '' WHERE {_OF_REVISIONS}", values)
@@ -75,8 +80,12 @@ class Answers:
 
     def shrink(self) -> None:
         """Gives what is not used back to the disk, for which the file is written anew. Raises PoolError where
-        there is no room for that; nothing is lost by it."""
+        there is no room for that, or while somebody else reads the pool; nothing is lost by it."""
         self._rows("VACUUM")
+        ((busy, *_),) = self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            # What was written anew is in the log until the last reader has gone.
+            raise PoolError(f"{self.path}: another program reads the pool; run gc again when it has ended")
         with self._transaction() as db:
             db.execute("DELETE FROM meta WHERE key = ?", (_UNUSED,))
         self._rows("PRAGMA wal_checkpoint(TRUNCATE)")

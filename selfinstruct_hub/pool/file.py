@@ -6,18 +6,19 @@ a pool is made under another name and moved, a transaction is whole or not there
 
 from __future__ import annotations
 
-import json
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.pool import commits
-from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
+from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION, STORED_AS_JSON
 
 _Opened = TypeVar("_Opened", bound="PoolFile")
+_Made = TypeVar("_Made")
 
 # A file of this size is looked through in well under a second.
 SMALL = 64 << 20  # bytes
@@ -110,7 +111,7 @@ class PoolFile:
     def _format(self) -> int:
         (application,) = self._db.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
-            raise PoolError(f"{self.path}: not a pool of selfinstruct-hub")
+            raise PoolError(_no_pool(self.path))
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise PoolError(
@@ -202,6 +203,17 @@ class PoolFile:
         if self._tally is not None:
             self._tally.write(count)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """While it is open, everything that is read is of one moment, whoever writes beside us."""
+        with errors_named(self.path):
+            self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
     def _rows(self, query: str, *values: Any, **named: Any) -> list[tuple[Any, ...]]:
         with errors_named(self.path):
             return self._db.execute(query, named or values).fetchall()
@@ -219,6 +231,24 @@ class PoolFile:
         problems = [str(text) for (text,) in self._rows(f"PRAGMA {how}(1)")]
         if problems != ["ok"]:
             raise PoolError(_damaged(self.path, problems[0]))
+        # SQLite knows nothing of what the texts hold.
+        for table, columns in STORED_AS_JSON.items():
+            broken = " OR ".join(f"NOT json_valid(coalesce({column}, '0'))" for column in columns)
+            if self._rows(f"SELECT 1 FROM {table} WHERE {broken} LIMIT 1"):
+                raise PoolError(_damaged(self.path, f"a text in the table {table} is no JSON"))
+
+    def _read(
+        self, make: Callable[[tuple[Any, ...]], _Made], query: str, *values: Any, **named: Any
+    ) -> list[_Made]:
+        """What `make` makes of each row. Raises PoolError where a row does not hold what was stored."""
+        with errors_named(self.path):
+            return [made(make, row) for row in self._db.execute(query, named or values)]
+
+
+def log_of(path: Path) -> Path:
+    """Where SQLite keeps the write-ahead log of the pool at `path`, which may be a link."""
+    place = path.resolve()
+    return place.with_name(f"{place.name}-wal")
 
 
 def check_not_lost(path: Path) -> None:
@@ -232,11 +262,22 @@ def check_not_lost(path: Path) -> None:
 
 
 def _reading(path: Path, any_thread: bool = False) -> sqlite3.Connection:
-    # Without a write-ahead log nobody is writing, and a read-only medium can be read too.
-    log = path.with_name(f"{path.name}-wal")
-    mode = "mode=ro" if log.exists() else "immutable=1"
-    name = f"{path.resolve().as_uri()}?{mode}"
+    """A connection for reading. It leaves the folder as it is, and sees what another process writes meanwhile."""
+    place = path.resolve()  # the log lies beside the file that a link leads to
+    if log_of(path).exists():
+        mode = "mode=ro"  # nothing of a dead process's log is tidied up
+    elif os.access(place, os.W_OK) and os.access(place.parent, os.W_OK):
+        # There is nothing to tidy up but what this connection makes itself, which a connection that may only read
+        # would leave behind.
+        mode = "mode=rw"
+    else:
+        mode = "immutable=1"  # a read-only medium, where nobody writes
+    name = f"{place.as_uri()}?{mode}"
     return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=not any_thread)
+
+
+def _no_pool(path: Path) -> str:
+    return f"{path}: not a pool of selfinstruct-hub, or none any more; restore it from a backup, or move it away"
 
 
 def _damaged(path: Path, said: str) -> str:
@@ -247,7 +288,20 @@ def _damaged(path: Path, said: str) -> str:
 
 
 _NO_SPACE = ("disk is full", "disk I/O error")
-_DAMAGED = ("malformed", "corrupt", "Could not decode", "file is encrypted")
+_DAMAGED = ("malformed", "corrupt", "Could not decode", "file is encrypted", "no such column", "no such table")
+
+
+class _Unreadable(Exception):
+    """A row does not hold what was stored."""
+
+
+def made(make: Callable[[tuple[Any, ...]], _Made], row: tuple[Any, ...]) -> _Made:
+    """What `make` makes of a stored row. Call where `errors_named` is open: a key or a type that is not there was
+    spoilt, because nothing else is ever stored."""
+    try:
+        return make(row)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _Unreadable(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -263,13 +317,13 @@ def errors_named(path: Path) -> Iterator[None]:
                 "what was stored is kept"
             ) from error
         if "not a database" in message:
-            raise PoolError(f"{path}: not a pool of selfinstruct-hub") from error
+            raise PoolError(_no_pool(path)) from error
         if any(words in message for words in _DAMAGED):
             raise PoolError(_damaged(path, message)) from error
         if "readonly" in message or "unable to open" in message:
-            raise PoolError(f"{path}: cannot be opened for writing; check its permissions") from error
+            raise PoolError(f"{path}: cannot be opened; check its permissions, and those of its folder") from error
         if "locked" in message:
             raise PoolError(f"{path}: another program holds the pool open for writing") from error
         raise
-    except json.JSONDecodeError as error:
-        raise PoolError(_damaged(path, f"a stored text is no JSON: {error}")) from error
+    except _Unreadable as error:
+        raise PoolError(_damaged(path, f"a row does not hold what was stored, {error}")) from error

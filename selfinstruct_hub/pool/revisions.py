@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from selfinstruct_hub.pool import encoding
 from selfinstruct_hub.pool.answers import GENERATED_TOKENS, PROMPT_TOKENS
@@ -35,6 +35,7 @@ from selfinstruct_hub.records import (
 if TYPE_CHECKING:
     from selfinstruct_hub.pool import Pool
 
+_Made = TypeVar("_Made")
 # A judged draw: number, verdicts, requests that were never answered.
 Draw = tuple[int, Sequence[Verdict], Sequence[Failure]]
 
@@ -65,6 +66,11 @@ class Revisions:
     def _rows(self, query: str, *values: Any, **named: Any) -> list[tuple[Any, ...]]:
         raise NotImplementedError
 
+    def _read(
+        self, make: Callable[[tuple[Any, ...]], _Made], query: str, *values: Any, **named: Any
+    ) -> list[_Made]:
+        raise NotImplementedError
+
     def revisions(self) -> list[Revision]:
         """Those that are complete, and the open one, in order; only the last can be open."""
         rounds: dict[int, list[int]] = {}
@@ -74,13 +80,15 @@ class Revisions:
             "SELECT number, version, kind, after_round, settings, asked, state, changes FROM revisions"
             " WHERE state <> ? ORDER BY number"
         )
-        return [
-            Revision(
+
+        def revision(row: tuple[Any, ...]) -> Revision:
+            number, version, kind, after, settings, asked, state, changes = row
+            return Revision(
                 *(number, version, kind, after, tuple(rounds.get(number, ()))),
                 *(json.loads(settings), json.loads(asked), state, json.loads(changes)),
             )
-            for number, version, kind, after, settings, asked, state, changes in self._rows(query, ABANDONED)
-        ]
+
+        return self._read(revision, query, ABANDONED)
 
     def open_revision(self) -> Revision | None:
         """The revision that is not complete yet."""
@@ -167,31 +175,33 @@ class Revisions:
             "SELECT item, round, number, position, instance, before FROM revised WHERE revision = ?"
             f"{condition} ORDER BY item"
         )
-        return [
-            Place(item, number, draw, position, instance, tuple(json.loads(before)))
-            for item, number, draw, position, instance, before in self._rows(query, revision)
-        ]
+
+        def place(row: tuple[Any, ...]) -> Place:
+            item, number, draw, position, instance, before = row
+            return Place(item, number, draw, position, instance, tuple(json.loads(before)))
+
+        return self._read(place, query, revision)
 
     def changed(self, revision: int) -> list[dict[str, Any]]:
         """What became of the places that are done: item, round, number, position, instance, before, after (ids of
         rows), reason, detail (why it stays as it was), marks."""
         names = ("item", "round", "number", "position", "instance", "before", "after", "reason", "detail", "marks")
         query = f"SELECT {', '.join(names)} FROM revised WHERE revision = ? AND done ORDER BY item"
-        found = []
-        for row in self._rows(query, revision):
+
+        def place(row: tuple[Any, ...]) -> dict[str, Any]:
             values = dict(zip(names, row, strict=True))
-            for name in ("before", "after", "marks"):
-                values[name] = json.loads(values[name]) if values[name] else None
-            found.append(values)
-        return found
+            return values | {k: json.loads(values[k]) if values[k] else None for k in ("before", "after", "marks")}
+
+        return self._read(place, query, revision)
 
     def verdict_at(self, round_number: int, number: int, position: int) -> Verdict | None:
         """The verdict that stands at a place."""
-        rows = self._rows(
+        found = self._read(
+            encoding.verdict,
             f"SELECT {COPIED['verdicts']} FROM verdicts WHERE round = ? AND number = ? AND position = ?",
             *(round_number, number, position),
         )
-        return encoding.verdict(rows[0]) if rows else None
+        return found[0] if found else None
 
     def failures(self, round_number: int) -> dict[int, list[Failure]]:
         """The requests of a round that were never answered, by draw."""
@@ -218,8 +228,8 @@ class Revisions:
             " generated_tokens, model, endpoint_kind, queue_time, inference_time, total_time"
             " FROM revision_completions WHERE revision = ? AND item = ? AND call = ?"
         )
-        rows = self._rows(query, revision, item, call)
-        return encoding.completion(rows[0]) if rows else None
+        found = self._read(encoding.completion, query, revision, item, call)
+        return found[0] if found else None
 
     def revision_cost(self, revision: int) -> tuple[int, int, int]:
         """(requests answered, tokens of their prompts, generated tokens) of a revision, of draws only those that

@@ -79,6 +79,18 @@ CREATE TABLE revision_completions (
 """
 SCHEMA += REVISIONS
 
+_OF_VERDICTS = ("candidate", "task", "nearest", "lost", "near", "revised")
+STORED_AS_JSON = {
+    "seeds": ("task",),
+    "rounds": ("settings", "asked"),
+    "completions": ("decoding", "demonstrations"),
+    "verdicts": _OF_VERDICTS,
+    "revisions": ("settings", "asked", "changes"),
+    "past_verdicts": _OF_VERDICTS,
+    "revised": ("before", "after", "marks"),
+    "revision_completions": ("decoding", "demonstrations"),
+}
+
 # From each format to the next. Rules and novelty ran in another order in format 1, so that only these verdicts
 # had measured how near the candidate was.
 MIGRATIONS = {

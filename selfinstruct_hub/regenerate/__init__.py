@@ -96,10 +96,10 @@ def regenerate(
         if opened is None and (over := over_now(pool, choice)):
             # It died behind its last answer. What was to be made is made, and is not paid for twice.
             return _ended(workspace, pool, _stood(pool, over, None, ""))
-        chosen = [] if opened else places(pool, choice, choice.part or OUTPUT)
+        chosen: list[Place] = []
         if opened is None:
             check_closed(pool)
-            if not chosen:
+            if not (chosen := places(pool, choice, choice.part or OUTPUT)):
                 return Regenerated(None)
         gates = Gates.opened(settings, workspace.path.absolute())
         if opened:

@@ -138,7 +138,7 @@ def rounds_of(pool: Pool, choice: Choice) -> list[Round]:
     if first > last or first not in there or last not in there:
         said = f"{first}" if first == last else f"{first}-{last}"
         whole = f"rounds 1 to {len(complete)}" if len(complete) > 1 else "round 1"
-        raise UsageError(f"--rounds: there is {whole}, got {said}")
+        raise UsageError(f"--rounds: the pool has {whole}, got {said}")
     return [there[number] for number in range(first, last + 1)]
 
 

@@ -30,6 +30,8 @@ def over_now(pool: Pool, choice: Choice) -> Revision | None:
     revision = next(reversed(pool.revisions()), None)
     if revision is None or revision.kind != REGENERATE or not is_noted(pool, revision.number):
         return None
+    if pool.rounds()[-1].number > revision.after_round:
+        return None  # others have worked here since, so that it is asked for on purpose
     return None if _differing(revision, choice) else revision
 
 

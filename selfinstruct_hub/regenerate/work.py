@@ -125,6 +125,7 @@ class Changes:
         self._pool.revise(self._revision.number, made)
         for change in made:
             self._answers.failures.pop(change.item, None)
+            self._answers.asked.discard(change.item)
             drops = {change.reason: 1} if change.reason else {}
             progress = self._progress
             progress.judged += 1

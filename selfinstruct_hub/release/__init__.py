@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,8 +80,23 @@ def _freeze(
         (building / MANIFEST).write_text(
             json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
         )
+        # A power cut must not leave a release in its place whose files never reached the disk.
+        for place in (*building.rglob("*"), building):
+            _settle(place)
         building.rename(target)
+        _settle(releases)
     return target
+
+
+def _settle(place: Path) -> None:
+    """Waits until a file, or what a folder names, is on the disk."""
+    if place.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return  # Windows keeps its folders itself
+    number = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def read_manifest(release: Path) -> dict[str, Any]:

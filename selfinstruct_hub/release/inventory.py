@@ -37,6 +37,8 @@ def problems(
     (None: where that takes no time worth mentioning).
     """
     folders = _folders(releases)  # before the pool: who grows it beside us completes a round there first
+    if digests is None:
+        digests = sum(map(_size, folders)) <= _SMALL
     source = pool.pulled()
     known = {edition.version for edition in editions(pool)}
     for folder in folders:
@@ -66,7 +68,15 @@ def _folders(releases: Path) -> list[Path]:
     return [folder for _, folder in sorted(found)]
 
 
-def _problems(folder: Path, mend: str, *, shards_only: bool, digests: bool | None) -> Iterator[str]:
+def _size(folder: Path) -> int:
+    """Bytes of a release as its manifest says; what is wrong with it is told when it is looked at."""
+    try:
+        return sum(int(file["bytes"]) for file in read_manifest(folder)["files"])
+    except (ReleaseError, KeyError, TypeError, ValueError, OSError):
+        return 0
+
+
+def _problems(folder: Path, mend: str, *, shards_only: bool, digests: bool) -> Iterator[str]:
     if not is_release(folder):
         yield f"{folder}: is no whole release ({MANIFEST} is missing); {mend}"
         return
@@ -82,8 +92,9 @@ def _problems(folder: Path, mend: str, *, shards_only: bool, digests: bool | Non
     except (KeyError, TypeError, ValueError):
         yield f"{folder / MANIFEST}: is damaged; {mend}"
         return
-    if digests is None:
-        digests = sum(size for _, size, _ in files) <= _SMALL
+    except OSError as error:
+        yield f"{folder / MANIFEST}: cannot be read ({error.strerror}); {mend}"
+        return
     for path, size, sha256 in files:
         try:
             found = path.stat().st_size

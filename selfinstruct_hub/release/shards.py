@@ -39,7 +39,9 @@ PARQUET = {
 }
 
 # What helps where a file of a release is not what was released.
-MEND = "restore it from a copy, or move the release away and have it built anew (`selfinstruct-hub grow`)"
+MEND = (
+    "restore it from a copy, or move the release away and have it built anew (`selfinstruct-hub grow --rounds 0`)"
+)
 
 # Shards of earlier releases by config and round (None: of no round), each with its manifest entry.
 Known = Mapping[tuple[str, int | None], Sequence[tuple[Path, dict[str, Any]]]]

@@ -15,13 +15,14 @@ from typing import Any
 from selfinstruct_hub import plan
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.errors import PoolError, UsageError
-from selfinstruct_hub.judging import Gates, Later, mode_of
+from selfinstruct_hub.judging import Beside, Gates, mode_of
 from selfinstruct_hub.novelty import Mode, NoveltyGate, mode_for
 from selfinstruct_hub.novelty.gate import FULL_UP_TO
 from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.pool.again import Section
 from selfinstruct_hub.records import REPLAY, Round, is_import
 from selfinstruct_hub.replay.changes import Example, Gone, RoundChanges, Row, rows_of
-from selfinstruct_hub.replay.rejudging import Rejudged, Rejudging
+from selfinstruct_hub.replay.rejudging import Others, Rejudged, Rejudging
 from selfinstruct_hub.rounds import check_closed, next_revision
 from selfinstruct_hub.run import package_complete_rounds
 from selfinstruct_hub.workspace import Workspace
@@ -146,6 +147,7 @@ class Replaying:
         self._until = until
         self._gone = Gone()
         self._rejudging: Rejudging
+        self._others: dict[Section, Others] = {}
         self._measure = False
         self.changes: RoundChanges
 
@@ -160,19 +162,21 @@ class Replaying:
         """Reads the round as it stood."""
         judged_by = self._settings_for(round_)
         self._round = replace(round_, settings=judged_by)
-        later = self._later(round_)
-        self._rejudging = Rejudging(self._pool, self._round, later=later, until=self._until)
+        self._rejudging = Rejudging(self._pool, self._round, until=self._until)
+        self._others = {section: Others() for section in self._rejudging.sections}
+        self._read_others(lambda one: one.round > round_.number)
         self.changes = RoundChanges(round_.number, round_.wanted)
 
     def begin(self) -> None:
         """Reads the rounds before it as they are to be compared with."""
+        self._read_others(lambda one: one.round < self._round.number)
         threshold = self._round.settings["novelty"]["threshold"]
         earlier = range(1, self._round.number)
         frozen = len(self._pool.seeds()) + sum(self._pool.accepted_count(number) for number in earlier)
         # Both modes give the same verdicts. The fast one finds them; what is new is then measured as it would be.
         mode: Mode = mode_for(FULL_UP_TO + 1, threshold)
         self._measure = mode == "fast" and mode_of(self._round, frozen) == "full"
-        self._rejudging.begin(self._gates, mode)
+        self._rejudging.begin(self._gates, mode, self._others)
 
     def draws(self) -> Iterator[tuple[Rejudged, list[Row]]]:
         judge = self._rejudging.judge
@@ -186,20 +190,35 @@ class Replaying:
         common = {key: value for key, value in self._said.items() if key not in ("recipes", "judged")}
         return {**round_.settings, **common, **own}
 
-    def _later(self, round_: Round) -> list[Later]:
-        """The tasks of later rounds that are not judged again."""
-        last = len(self._pool.rounds())
-        numbers = [n for n in range(round_.number + 1, last + 1) if n not in self._numbers]
-        tasks = [(key, text) for n in numbers for key, text, _ in self._pool.instructions(n)]
+    def _read_others(self, wanted: Callable[[Section], bool]) -> None:
+        """What the sections of the round are compared with beside the rounds that were there when it began: tasks
+        of other rounds that a top-up could see, and those that came later and stay as they are."""
+        number, own = self._round.number, self._rejudging.sections
+        sections = [one for one in self._pool.sections(self._until) if one.round != number and wanted(one)]
+        seen = {one for one in sections if one.round < number and one.time < own[0].time}
+        for section in own:
+            before = [one for one in sections if one.time < section.time and one not in seen]
+            seen.update(before)
+            # Earlier rounds have been judged already, and what came to them later stands.
+            judged = [one for one in sections if one.round < number or one.round not in self._numbers]
+            after = [one for one in judged if one.time > section.time]
+            self._others[section].before += self._beside(before)
+            self._others[section].after += self._beside(after)
+
+    def _beside(self, sections: Sequence[Section]) -> list[Beside]:
+        """The tasks of sections, to be compared with."""
+        parts = [(one.round, one.first, one.before) for one in sections]
+        tasks = [task for part in parts for task in self._pool.instructions(*part)]
         if not tasks:
             return []
         threshold = self._round.settings["novelty"]["threshold"]
-        gate = NoveltyGate(1, mode=mode_for(FULL_UP_TO + 1, threshold), threshold=threshold)
-        gate.extend(tasks)
+        gate = NoveltyGate(2, mode=mode_for(FULL_UP_TO + 1, threshold), threshold=threshold)
+        gate.extend((key, text) for key, text, _ in tasks)
         paraphrases = self._gates.paraphrases() if self._gates.paraphrases else None
         if paraphrases is not None:
-            paraphrases.extend(tasks)
-        return [Later(gate, paraphrases)]
+            paraphrases.extend([(key, text) for key, text, _ in tasks])
+        bare = {text: key for key, text, has_instances in tasks if not has_instances}
+        return [Beside(gate, paraphrases, bare)]
 
 
 def not_replayable(pool: Pool, numbers: Sequence[int]) -> dict[int, str]:

@@ -69,6 +69,9 @@ def read_ahead(round_: Round, batches: Iterator[list[StoredDraw]]) -> Iterator[B
             # Where the caller goes away in the middle, nobody reads what is still being made.
             process.kill()
             sending.shutdown(cancel_futures=True)
+            # What it has not read any more is no error of its own, and hides none.
+            with suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def _send(pipe: IO[bytes], value: Any) -> None:

@@ -210,12 +210,16 @@ def _same(old: Row, verdict: Verdict, said: Ruling | None) -> bool:
         and old[_SCORE + 1 :] == new[_SCORE + 1 :]
     ):
         return True
-    if old[_REASON] != new[_REASON] or old[_DETAIL] != new[_DETAIL]:
+    if old[_REASON] != new[_REASON]:
         return False
-    # Older pools say the same in other words, or say less.
     was = encoding.verdict(old)
     drop = verdict.drop
-    if was.drop is not None and was.drop.near is None and drop is not None:
+    if was.drop is not None and drop is not None and was.drop.near and drop.near:
+        if was.drop.near.score == drop.near.score:
+            # A row that was written anew has another id, and so has the first of two that are as near.
+            drop = was.drop
+    # Older pools say the same in other words, or say less.
+    elif was.drop is not None and was.drop.near is None and drop is not None:
         drop = replace(drop, near=None)
     read = encoding.verdict(new)
     return was == replace(read, position=was.position, similarity=was.similarity, drop=drop)

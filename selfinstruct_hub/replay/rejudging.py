@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from selfinstruct_hub.judging import Again, Gates, Judge, Later
+from selfinstruct_hub.judging import Again, Beside, Gates, Judge
 from selfinstruct_hub.judging.again import NOWHERE, Ruling, Spot
 from selfinstruct_hub.novelty import Mode
 from selfinstruct_hub.pool import Pool, encoding
-from selfinstruct_hub.pool.again import StoredDraw
+from selfinstruct_hub.pool.again import Section, StoredDraw
 from selfinstruct_hub.records import Candidate, Round, Verdict, is_import
 from selfinstruct_hub.replay.ahead import LEAST_DRAWS, OURS, read_ahead
 from selfinstruct_hub.replay.answers import Missing, Reader
@@ -37,12 +37,20 @@ class Rejudged:
     rulings: Sequence[Ruling | None] = ()
 
 
+@dataclass
+class Others:
+    """Tasks of other rounds that matter for one section of a round beside those that are known when it begins:
+    `before` are more of them that were judged before it (what earlier sections had stays), `after` those that were
+    judged after it and are not to be judged behind it now."""
+
+    before: list[Beside] = field(default_factory=list)
+    after: list[Beside] = field(default_factory=list)
+
+
 class Rejudging:
     """One round on its way through a judge."""
 
-    def __init__(
-        self, pool: Pool, round_: Round, *, later: Sequence[Later] = (), until: int | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, round_: Round, *, until: int | None = None) -> None:
         """`round_` has the settings to judge by. What revisions after number `until` did is not looked at; the
         pool must be read as it stood then (`Pool.as_of`). Call `begin` before anything else."""
         self._pool = pool
@@ -51,19 +59,39 @@ class Rejudging:
         self._settled = pool.decided(round_.number, until)
         self._decided: dict[Spot, Verdict] = {}
         self._rulings: dict[Spot, Ruling] = {}
+        self._rewritten = pool.rewritten(round_.number, until)
         end = pool.last_accepted(round_.number, until) or NOWHERE
+        all_sections = pool.sections(until)
+        self.sections = [one for one in all_sections if one.round == round_.number]
+        began = self.sections[0].time
         self._again = Again(
             complete_at=_EVERYWHERE if self._imported else end,
             decided=self._decided,
             rulings=self._rulings,
-            known=pool.accepted_instructions(round_.number) if later else (),
-            later=later,
+            ends=[
+                (one.before, (pool.last_accepted(round_.number, until, one.before) or NOWHERE))
+                if one.filled
+                else (one.before, _EVERYWHERE)
+                for one in self.sections
+                if one.before is not None
+            ],
+            sections=[one for one in all_sections if one.round < round_.number and one.time < began],
         )
+        self._others: dict[int, Others] = {}
         self.judge: Judge
 
-    def begin(self, gates: Gates, mode: Mode | None = None) -> None:
+    def begin(
+        self, gates: Gates, mode: Mode | None = None, others: Mapping[Section, Others] | None = None
+    ) -> None:
         """Reads the earlier rounds, which the pool must hold as they are to be compared with; `mode` is how,
-        whatever the settings say."""
+        whatever the settings say. `others` are there for sections of this round."""
+        self._others = {}
+        for section, one in (others or {}).items():
+            # A top-up that asked for nothing more begins where the next one does.
+            earlier = self._others.get(section.first, Others()).before
+            self._others[section.first] = Others([*earlier, *one.before], one.after)
+        if any(one.after for one in self._others.values()):
+            self._again.known = self._pool.accepted_instructions(self._round.number)
         self.judge = Judge.resumed(self._pool, self._round, gates, again=self._again, mode=mode)
 
     @property
@@ -81,23 +109,35 @@ class Rejudging:
             batches = self._batches(judged, prompts=reader.prompts)
             if self._round.settings["recipe"] in OURS and judged >= LEAST_DRAWS:
                 for some, found in read_ahead(self._round, batches):
+                    self._enter(some)
                     yield from self._judged(
                         [(draw, candidates) for draw, (candidates, _) in zip(some, found, strict=True)],
                         rulings=[rulings for _, rulings in found],
                     )
             else:
                 for some in batches:
+                    self._enter(some)
                     yield from self._judged([(draw, reader.candidates(draw)) for draw in some])
             yield from self._unneeded(reader, judged)
 
     def _batches(self, judged: int, *, prompts: bool) -> Iterator[list[StoredDraw]]:
-        for first in range(0, judged, _DRAWS):
-            count = min(_DRAWS, judged - first)
+        # A batch lies within a section.
+        first, edges = 0, [*(one.first for one in self.sections[1:]), judged]
+        while first < judged:
+            count = min(_DRAWS, min(edge for edge in edges if edge > first) - first)
             yield self._pool.stored_draws(self._round.number, first, count, prompts=prompts)
+            first += count
+
+    def _enter(self, draws: Sequence[StoredDraw]) -> None:
+        """Before anything of these draws is read: where a section begins, what it is compared with."""
+        if draws and (others := self._others.get(draws[0].number)) is not None:
+            self._again.beside = [*self._again.beside, *others.before]
+            self._again.later = others.after
 
     def _unneeded(self, reader: Reader, number: int) -> Iterator[Rejudged]:
         while self.short:
             some = self._pool.stored_draws(self._round.number, number, 1, prompts=reader.prompts)
+            self._enter(some)
             try:
                 found = [(draw, reader.candidates(draw)) for draw in some if not draw.dropped]
             except Missing:
@@ -110,6 +150,7 @@ class Rejudging:
     def _of_import(self) -> Iterator[Rejudged]:
         for number in range(self._pool.judged_draws(self._round.number)):
             first = 0
+            self._enter([StoredDraw(number, True)])
             while (draw := self._pool.stored_verdicts(self._round.number, number, first, _CANDIDATES)).verdicts:
                 found = [encoding.candidate(json.loads(row[3]), row[9]) for row in draw.verdicts]
                 yield from self._judged([(draw, found)], first)
@@ -130,8 +171,7 @@ class Rejudging:
             self._rulings.update({(draw.number, place): ruling for place, ruling in enumerate(of_draw)})
         for draw, found in draws:
             stands = self._standing(draw, found)
-            if draw.number == self._again.complete_at[0]:
-                self._find_end(draw, found)
+            self._find_ends(draw, found)
             standing.append(stands)
             candidates = list(found)
             for place, verdict in stands.items():
@@ -151,22 +191,32 @@ class Rejudging:
                 result.verdicts.append(verdict)
             yield result
 
-    def _find_end(self, draw: StoredDraw, found: Sequence[Candidate]) -> None:
-        """Where a parser counts otherwise in the draw that completed the round, its last task is at another
-        place."""
+    def _find_ends(self, draw: StoredDraw, found: Sequence[Candidate]) -> None:
+        """Where a parser counts otherwise in a draw that completed the round, its last task stands elsewhere."""
+        again = self._again
+        if draw.number not in (again.complete_at[0], *(end[0] for _, end in again.ends)):
+            return
         accepted = {json.loads(row[4])["instruction"] for row in draw.verdicts if row[4]}
         places = [place for place, candidate in enumerate(found) if candidate.instruction in accepted]
-        number, position = self._again.complete_at
-        self._again.complete_at = number, max(position, *places, 0)
+
+        def moved(end: Spot) -> Spot:
+            return (end[0], max(end[1], *places, 0)) if end[0] == draw.number else end
+
+        again.complete_at = moved(again.complete_at)
+        again.ends = [(before, moved(end)) for before, end in again.ends]
 
     def _standing(self, draw: StoredDraw, found: Sequence[Candidate]) -> dict[int, Verdict]:
         """The verdicts that revisions have changed, by the place among those `found` that has their
         instruction now."""
-        stood: Mapping[int, Verdict] = {
-            at: encoding.verdict(row)
-            for at, row in enumerate(draw.verdicts)
-            if row[_REVISED] is not None or row[1:3] in self._settled
-        }
+        stood: dict[int, Verdict] = {}
+        for at, row in enumerate(draw.verdicts):
+            spot: Spot = row[1:3]
+            if spot in self._rewritten and spot not in self._settled:
+                # As the answer had it, whatever a replay has made of it since: it was asked for to replace the
+                # candidate's own rows.
+                row = self._pool.past_verdict(self._rewritten[spot], self._round.number, *spot) or row
+            if row[_REVISED] is not None or spot in self._settled:
+                stood[at] = encoding.verdict(row)
         stands: dict[int, Verdict] = {}
         for at, verdict in stood.items():
             instruction = verdict.candidate.instruction

@@ -7,6 +7,7 @@ what was there before stays in the pool, with every version that held it.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -95,23 +96,40 @@ def export_file(
         raise UsageError(f"rows: expected {ACCEPTED}, {REJECTED} or {ALL}, got {rows!r}")
     files.kind_of(path)
     settings = workspace.settings()
-    with Pool.open(workspace.pool_file, read_only=True) as pool:
+    with Pool.open(workspace.pool_file, read_only=True) as pool, pool.snapshot():
         chosen = _chosen_rounds(pool, rounds)
-        lines, dropped = _lines(pool, chosen, rows, set(reasons))
-        if missing := sorted(set(reasons) - dropped):
-            there = ", ".join(sorted(dropped)) or "none"
-            raise ReviewError(f"nothing was dropped for {missing[0]!r} in these rounds; the reasons are: {there}")
-        found = len(lines)
-        if sample is not None and sample < found:
+        said = marks(pool)
+        # Reading them once more is needed only to choose among them, or to say which reasons there are.
+        found = _found(pool, chosen, rows, set(reasons), said) if sample is not None or reasons else None
+        lines = _lines(pool, chosen, rows, reasons, said)
+        wanted = None
+        if sample is not None and found is not None and sample < found:
             rng = random.Random(f"review/{settings.seed if seed is None else seed}")
-            lines = [lines[place] for place in sorted(rng.sample(range(found), sample))]
-        if not lines:
-            raise ReviewError(f"{workspace.path}: there is nothing of that kind to review")
-        texts = _texts(pool, {near for _, near in lines})
-        count, long = files.write(
-            path, ({**line, "neighbour": texts.get(near, "")} for line, near in lines), overwrite=overwrite
-        )
-    return Exported(count, found, long)
+            places = set(rng.sample(range(found), sample))
+            some = [line for place, line in enumerate(lines) if place in places]
+            wanted, lines = {near for _, near in some}, iter(some)
+        texts = _texts(pool, wanted)
+
+        def whole() -> Iterator[dict[str, Any]]:
+            line = None
+            for line, near in lines:
+                yield {**line, "neighbour": texts.get(near, "")}
+            if line is None:  # and no file appears
+                raise ReviewError(f"{workspace.path}: there is nothing of that kind to review")
+
+        count, long = files.write(path, whole(), overwrite=overwrite)
+    return Exported(count, count if found is None else found, long)
+
+
+def _found(pool: Pool, rounds: Sequence[Round], kind: str, reasons: set[str], said: Mapping[str, Marks]) -> int:
+    """How many lines there are. Raises ReviewError for a reason that nothing was dropped for."""
+    if not reasons:
+        return sum(1 for _ in _lines(pool, rounds, kind, (), said))
+    dropped = Counter(line["reason"] for line, _ in _lines(pool, rounds, kind, (), said))
+    if missing := sorted(reasons - set(dropped)):
+        there = ", ".join(sorted(filter(None, dropped))) or "none"
+        raise ReviewError(f"nothing was dropped for {missing[0]!r} in these rounds; the reasons are: {there}")
+    return sum(count for reason, count in dropped.items() if not reason or reason in reasons)
 
 
 def apply_file(workspace: Workspace, path: Path, *, dry_run: bool = False) -> Reviewed:
@@ -195,28 +213,23 @@ def _chosen_rounds(pool: Pool, bounds: tuple[int, int] | None) -> list[Round]:
     return [round_ for round_ in complete if first <= round_.number <= last]
 
 
-_Lines = list[tuple[dict[str, Any], str]]
+_Lines = Iterator[tuple[dict[str, Any], str]]
 
 
-def _lines(pool: Pool, rounds: Sequence[Round], kind: str, reasons: set[str]) -> tuple[_Lines, set[str]]:
-    """The lines that were asked for, each with the id of its nearest neighbour, and the reasons of all that was
-    dropped."""
-    said = marks(pool)
-    found: _Lines = []
-    dropped: set[str] = set()
+def _lines(
+    pool: Pool, rounds: Sequence[Round], kind: str, reasons: Collection[str], said: Mapping[str, Marks]
+) -> _Lines:
+    """The lines that were asked for, each with the id of its nearest neighbour. A stream: a dataset may have
+    millions."""
     for round_ in rounds:
         for verdict in pool.verdicts(round_.number, accepted=True if kind == ACCEPTED else None):
             if kind != REJECTED:
-                found += _accepted(verdict, said)
+                yield from _accepted(verdict, said)
             if kind != ACCEPTED:
-                for line, near in _rejected(verdict, said):
-                    dropped.add(line["reason"])
-                    if not reasons or line["reason"] in reasons:
-                        found.append((line, near))
-    return found, dropped
+                yield from (one for one in _rejected(verdict, said) if not reasons or one[0]["reason"] in reasons)
 
 
-def _accepted(verdict: Verdict, said: Mapping[str, Marks]) -> Iterator[tuple[dict[str, Any], str]]:
+def _accepted(verdict: Verdict, said: Mapping[str, Marks]) -> _Lines:
     near, score = _nearest(verdict)
     for key, instance in verdict.task.rows if verdict.task else []:
         assert verdict.task is not None
@@ -225,7 +238,7 @@ def _accepted(verdict: Verdict, said: Mapping[str, Marks]) -> Iterator[tuple[dic
         yield row(key, verdict.round, texts, marks=known, score=score), near
 
 
-def _rejected(verdict: Verdict, said: Mapping[str, Marks]) -> Iterator[tuple[dict[str, Any], str]]:
+def _rejected(verdict: Verdict, said: Mapping[str, Marks]) -> _Lines:
     near, score = _nearest(verdict)
     instruction = verdict.task.instruction if verdict.task else verdict.candidate.instruction or ""
     lost = {one.instance: one.drop for one in verdict.lost}
@@ -247,11 +260,11 @@ def _nearest(verdict: Verdict) -> tuple[str, float | None]:
     return (nearest[0].id, nearest[0].score) if nearest else ("", None)
 
 
-def _texts(pool: Pool, wanted: set[str]) -> dict[str, str]:
-    """The instructions of seeds and tasks by id, of those that are `wanted`."""
-    found = {task.id: task.instruction for task in pool.seeds() if task.id in wanted}
+def _texts(pool: Pool, wanted: set[str] | None) -> dict[str, str]:
+    """The instructions of seeds and tasks by id, of those that are `wanted` (None: all)."""
+    found = {task.id: task.instruction for task in pool.seeds() if wanted is None or task.id in wanted}
     for round_ in pool.rounds():
         for key, instruction, _ in pool.instructions(round_.number):
-            if key in wanted:
+            if wanted is None or key in wanted:
                 found[key] = instruction
     return found

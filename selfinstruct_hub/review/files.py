@@ -22,11 +22,19 @@ from selfinstruct_hub.review.lines import COLUMNS, NEEDED, Line, line_of
 CSV, JSONL = ".csv", ".jsonl"
 LONGEST_CELL = 32_767  # characters; Excel cuts what is longer
 _LONGEST_FIELD = 2**26
+_LONGEST_DATE = 40  # characters
+_WORD = re.compile(r"[^\W\d_]+")
 _SEPARATORS = (",", ";", "\t")  # as spreadsheets save a CSV in one country or another
 # What begins a formula (OWASP's list, and its full-width forms, which some programs take too).
 _FORMULA = "=+-@\t\r\n＝＋－＠"
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_TRUTHS = ("true", "false")
+# Names of months begin so, in English, German, French, Spanish, Italian and Portuguese.
+_MONTHS = {
+    *"jan feb mar apr may jun jul aug sep oct nov dec".split(),
+    *"jän mär mrz mai okt dez fév avr jui aoû déc ene abr ago dic gen mag giu lug set ott fev out".split(),
+}
+# Words that stand in a time or a date, Chinese ones between digits without a blank.
+_OF_DATES = {*"e am pm a p t z".split(), *"年 月 日 号 时 時 分 秒 上午 下午".split()}
+_TRUTHS = {*"true false wahr falsch vrai faux verdadero falso vero".split()}
 
 
 def kind_of(path: Path) -> str:
@@ -67,8 +75,9 @@ def _write_csv(path: Path, lines: Iterable[Mapping[str, Any]], out: TextIO) -> t
         texts = [cell for cell in cells if isinstance(cell, str)]
         if any("\0" in text for text in texts):
             raise ReviewError(f"{path}: {line['id']} holds a NUL character, which no CSV can; name a {JSONL} file")
-        long += any(len(text) >= LONGEST_CELL for text in texts)
-        table.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in cells])
+        cells = [guarded(cell) if isinstance(cell, str) else cell for cell in cells]
+        long += any(isinstance(cell, str) and len(cell) > LONGEST_CELL for cell in cells)
+        table.writerow(cells)
         count += 1
     return count, long
 
@@ -90,15 +99,15 @@ def _needs_guard(text: str) -> bool:
 
 
 def _is_converted(text: str) -> bool:
-    """Whether a spreadsheet would read a number, a date, a time or a truth value: "007", "3/4", "2e5", "May 1"."""
-    if len(text) > 40:
+    """Whether a spreadsheet would read a number, a date, a time or a truth value: "007", "3/4", "2e5", "May 1",
+    "5月1日", a hundred digits of pi."""
+    if not (words := _WORD.findall(text[:_LONGEST_DATE].casefold())):
+        return any(c.isdecimal() for c in text) and not _WORD.search(text)
+    if len(text) > _LONGEST_DATE:
         return False
     if text.strip().casefold() in _TRUTHS:
         return True
-    words = re.findall(r"[^\W\d_]+", text.casefold())
-    return any(c.isdecimal() for c in text) and all(
-        word in ("e", "am", "pm") or word[:3] in _MONTHS for word in words
-    )
+    return any(c.isdecimal() for c in text) and all(w in _OF_DATES or w[:3] in _MONTHS for w in words)
 
 
 def read(path: Path) -> list[Line]:
@@ -130,7 +139,7 @@ def _read_jsonl(path: Path) -> Iterator[Line]:
 def _read_csv(path: Path) -> Iterator[Line]:
     text = _decoded(path)
     header = text.partition("\n")[0]
-    separator = next((one for one in _SEPARATORS if one in header), ",")
+    separator = max(_SEPARATORS, key=header.count)  # a column that was added may have one in its name
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:
         yield from _records(path, csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))

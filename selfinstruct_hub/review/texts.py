@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from selfinstruct_hub.review.files import JSONL, LONGEST_CELL, guarded
+from selfinstruct_hub.review.files import JSONL, LONGEST_CELL, guarded, unguarded
 from selfinstruct_hub.review.lines import TEXTS, Line
 
 
@@ -36,8 +36,9 @@ def _check(line: Line, name: str, new: str, old: str) -> None:
         raise line.wrong(name, "empty; expected a text, or `reject` in the field `verdict`")
     if "\0" in new:
         raise line.wrong(name, "holds a NUL character; take it out")
-    cut = guarded(old)[:LONGEST_CELL]
-    if line.any_breaks and len(old) >= LONGEST_CELL and _breaks(cut).strip().startswith(new[: LONGEST_CELL - 100]):
+    cell = guarded(old)
+    cut = unguarded(cell[:LONGEST_CELL])
+    if line.any_breaks and len(cell) > LONGEST_CELL and _breaks(cut).strip().startswith(new[: LONGEST_CELL - 100]):
         raise line.wrong(
             name,
             f"was cut at {LONGEST_CELL:,} characters, which is all that a cell of Excel holds; correct this row "
