@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import settings
+
+# A busy machine is no fault.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
 # A shell that puts the tests in the background has them ignore Ctrl-C, and their children with them, to which some
 # tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -178,7 +178,7 @@ def test_every_turn_of_a_benchmark_counts(tmp_path: Path, turns: list[Any]) -> N
     assert all(gates.contaminated([candidate(text) for text in EVAL]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), min_size=1, max_size=3),
     st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), min_size=1, max_size=4),
