@@ -14,7 +14,7 @@ from typing import Any
 from selfinstruct_hub import plan
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint import Endpoint
-from selfinstruct_hub.endpoint.budget import Spent, check_prices
+from selfinstruct_hub.endpoint.budget import check_prices
 from selfinstruct_hub.errors import UsageError
 from selfinstruct_hub.figures import counted
 from selfinstruct_hub.grow import BARREN, INTERRUPT, RoundOutcome, grow_round
@@ -23,9 +23,9 @@ from selfinstruct_hub.judging import Gates
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import TOP_UP, Revision, Round
 from selfinstruct_hub.rounds import abandon as abandoned
-from selfinstruct_hub.rounds import check_closed, next_revision, note_seconds, noted_seconds, short
+from selfinstruct_hub.rounds import check_closed, next_revision, note_seconds, short
 from selfinstruct_hub.run import package_complete_rounds
-from selfinstruct_hub.working import Bounds, Desk, Hooks, at_work
+from selfinstruct_hub.working import Bounds, Desk, Hooks, at_revision
 from selfinstruct_hub.workspace import Workspace
 
 
@@ -104,21 +104,7 @@ class _Filling:
         pool, revision = self._pool, self._opened
         if revision is not None and not self._left(revision):
             return self._ended(revision, None)  # it died before it could say so, and needs no endpoint
-        number = revision.number if revision else pool.next_revision_number()
-        if self._settings.endpoint.url is None:
-            self._hooks.notice("no endpoint is set: starting the embedded engine")
-
-        def spent() -> Spent:
-            cost = pool.revision_spent(number) if revision else (0, 0, 0)
-            return Spent(*cost, noted_seconds(pool, number))
-
-        async with at_work(
-            self._settings,
-            self._hooks,
-            interrupts,
-            budget=lambda: self._bounds.budget(self._settings, spent()),
-            note_seconds=lambda seconds: note_seconds(pool, number, seconds),
-        ) as desk:
+        async with at_revision(pool, revision, self._settings, self._hooks, interrupts, self._bounds) as desk:
             for round_ in pool.rounds():
                 if round_.number in (revision.rounds if revision else short(pool)):
                     self._check(round_, desk.endpoint)

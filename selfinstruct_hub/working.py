@@ -10,17 +10,19 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from selfinstruct_hub import events
+from selfinstruct_hub import events, rounds
 from selfinstruct_hub.config import Settings
 from selfinstruct_hub.endpoint import Endpoint
 from selfinstruct_hub.endpoint.budget import MAX_TIME, Budget, Spent
 from selfinstruct_hub.endpoint.connect import opened
 from selfinstruct_hub.grow import INTERRUPT, Observe, Progress, RoundOutcome
 from selfinstruct_hub.interrupts import Interrupts
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.records import Revision
 
 _SECONDS_BETWEEN_NOTES = 10.0  # of the time that a run has taken, for a start after a crash
 
@@ -126,3 +128,26 @@ async def at_work(
             if alarm is not None:
                 alarm.cancel()
             note_seconds(bounded.spent.seconds)
+
+
+def at_revision(
+    pool: Pool,
+    opened: Revision | None,
+    settings: Settings,
+    hooks: Hooks,
+    interrupts: Interrupts,
+    bounds: Bounds,
+) -> AbstractAsyncContextManager[Desk]:
+    """`at_work` for a revision that is `opened` already, or None for the one that is to be begun: what it has
+    spent and how long it has taken are those of all its starts."""
+    number = opened.number if opened else pool.next_revision_number()
+    if settings.endpoint.url is None:
+        hooks.notice("no endpoint is set: starting the embedded engine")
+    cost = pool.revision_spent(number) if opened else (0, 0, 0)
+    return at_work(
+        settings,
+        hooks,
+        interrupts,
+        budget=lambda: bounds.budget(settings, Spent(*cost, rounds.noted_seconds(pool, number))),
+        note_seconds=lambda seconds: rounds.note_seconds(pool, number, seconds),
+    )

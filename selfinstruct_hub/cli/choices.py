@@ -112,6 +112,46 @@ Model = Annotated[
     str | None,
     typer.Option(metavar="ID", help="The model the endpoint must serve; without one, weights (path or id)."),
 ]
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", help="Where to ask; several share the load.", show_default="the embedded engine"),
+]
+Concurrency = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N", help="Requests in flight; 1: one by one, and a line for each.", show_default="auto"
+    ),
+]
+MaxRequests = Annotated[
+    int | None, typer.Option(min=1, help="Stop at so many answers; failed tries do not count.")
+]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are spent.")]
+MaxTime = Annotated[
+    float | None,
+    typer.Option(
+        parser=duration, metavar="TIME", help="Ask for nothing more after so long: 90m, 8h, 1h30m, 3600s."
+    ),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        parser=amount,
+        metavar="AMOUNT",
+        help="Stop before so much money is spent, by the prices in selfinstruct.yaml.",
+    ),
+]
+
+
+def endpoint_settings(
+    urls: Sequence[str] | None, api: str | None, model: str | None, concurrency: str | None
+) -> dict[str, Any]:
+    """What these options set of the settings' `endpoint`."""
+    return {
+        "endpoint.url": list(urls) if urls and len(urls) > 1 else urls[0] if urls else None,
+        "endpoint.api": api,
+        "endpoint.model": model,
+        "endpoint.concurrency": concurrency,
+    }
 
 
 def listed(names: Sequence[str]) -> str:

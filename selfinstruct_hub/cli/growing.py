@@ -20,12 +20,17 @@ from selfinstruct_hub.cli.choices import (
     SEED_COLUMNS,
     STOPPED_EARLY,
     Api,
+    Concurrency,
     Directory,
+    Endpoints,
+    MaxCost,
+    MaxRequests,
+    MaxTime,
+    MaxTokens,
     Model,
-    amount,
     app,
     choice,
-    duration,
+    endpoint_settings,
     listed,
     log,
     stopped,
@@ -139,12 +144,7 @@ def grow(
     tasks: Annotated[
         int | None, typer.Option(min=1, help="Accepted tasks that complete a round.", show_default="100")
     ] = None,
-    endpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL", help="Where to ask; several share the load.", show_default="the embedded engine"
-        ),
-    ] = None,
+    endpoint: Endpoints = None,
     api: Api = None,
     model: Model = None,
     recipe: Annotated[
@@ -152,30 +152,11 @@ def grow(
         choice(RECIPES, metavar="alpaca|self-instruct", help="How tasks are asked for.", show_default="alpaca"),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every draw follows from it.", show_default="42")] = None,
-    concurrency: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|N", help="Requests in flight; 1: one by one, and a line for each.", show_default="auto"
-        ),
-    ] = None,
-    max_requests: Annotated[
-        int | None, typer.Option(min=1, help="Stop at so many answers; failed tries do not count.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are spent.")] = None,
-    max_time: Annotated[
-        float | None,
-        typer.Option(
-            parser=duration, metavar="TIME", help="Ask for nothing more after so long: 90m, 8h, 1h30m, 3600s."
-        ),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(
-            parser=amount,
-            metavar="AMOUNT",
-            help="Stop before so much money is spent, by the prices in selfinstruct.yaml.",
-        ),
-    ] = None,
+    concurrency: Concurrency = None,
+    max_requests: MaxRequests = None,
+    max_tokens: MaxTokens = None,
+    max_time: MaxTime = None,
+    max_cost: MaxCost = None,
     top_up: Annotated[
         bool, typer.Option("--top-up", help="Fill complete rounds that a revision has made shorter.")
     ] = False,
@@ -206,10 +187,7 @@ def grow(
             "tasks": tasks,
             "recipe": recipe,
             "seed": seed,
-            "endpoint.url": endpoint if endpoint and len(endpoint) > 1 else endpoint[0] if endpoint else None,
-            "endpoint.api": api,
-            "endpoint.model": model,
-            "endpoint.concurrency": concurrency,
+            **endpoint_settings(endpoint, api, model, concurrency),
         },
     )
     check_prices(max_cost, settings.prices)

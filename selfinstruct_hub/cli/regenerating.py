@@ -16,12 +16,17 @@ from selfinstruct_hub.cli.choices import (
     INTERRUPTED,
     STOPPED_EARLY,
     Api,
+    Concurrency,
     Directory,
+    Endpoints,
+    MaxCost,
+    MaxRequests,
+    MaxTime,
+    MaxTokens,
     Model,
-    amount,
     app,
     choice,
-    duration,
+    endpoint_settings,
     span,
     warn,
 )
@@ -68,35 +73,17 @@ def regenerate(
     ids: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Only rows whose ids stand there, one a line.")
     ] = None,
-    endpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL", help="Where to ask; several share the load.", show_default="the embedded engine"
-        ),
-    ] = None,
+    endpoint: Endpoints = None,
     api: Api = None,
     model: Model = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Every draw follows from it.", show_default="the workspace's")
     ] = None,
-    concurrency: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|N", help="Requests in flight; 1: one by one, and a line for each.", show_default="auto"
-        ),
-    ] = None,
-    max_requests: Annotated[
-        int | None, typer.Option(min=1, help="Stop at so many answers; failed tries do not count.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop before so many tokens are spent.")] = None,
-    max_time: Annotated[
-        float | None,
-        typer.Option(parser=duration, metavar="TIME", help="Ask for nothing more after so long: 90m, 8h, 1h30m."),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(parser=amount, metavar="AMOUNT", help="Stop before so much money is spent."),
-    ] = None,
+    concurrency: Concurrency = None,
+    max_requests: MaxRequests = None,
+    max_tokens: MaxTokens = None,
+    max_time: MaxTime = None,
+    max_cost: MaxCost = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say which rows and what it would cost; ask nobody.")
     ] = False,
@@ -116,15 +103,8 @@ def regenerate(
 
     chosen = _choice(rounds, part, where, ids, seed)
     workspace = Workspace.at(directory)
-    settings = config.with_overrides(
-        workspace.settings(),
-        {
-            "endpoint.url": endpoint if endpoint and len(endpoint) > 1 else endpoint[0] if endpoint else None,
-            "endpoint.api": api,
-            "endpoint.model": model,
-            "endpoint.concurrency": concurrency,
-        },
-    )
+    overrides = endpoint_settings(endpoint, api, model, concurrency)
+    settings = config.with_overrides(workspace.settings(), overrides)
     check_prices(max_cost, settings.prices)
     if abandon:
         if dry_run or chosen != Choice():

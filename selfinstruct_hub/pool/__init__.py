@@ -32,10 +32,6 @@ from selfinstruct_hub.records import (
 )
 
 FILE_NAME = "pool.sqlite3"
-_COMPLETION = (
-    "round, number, call, stage, prompt, decoding, demonstrations, text, finish_reason, prompt_tokens,"
-    " generated_tokens, model, endpoint_kind, queue_time, inference_time, total_time"
-)
 
 
 class Pool(PoolFile, Revisions, Answers, Judgements):
@@ -121,20 +117,20 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
             opened = db.execute("SELECT coalesce(max(number), 0) FROM revisions WHERE state = ?", (OPEN,))
             ((revision,),) = opened.fetchall()
             db.executemany(
-                f"INSERT INTO completions ({_COMPLETION}, revision) VALUES ({', '.join('?' * 17)})",
+                f"INSERT INTO completions ({encoding.COMPLETION}, revision) VALUES ({', '.join('?' * 17)})",
                 [(*encoding.completion_values(*one), revision) for one in answered],
             )
 
     def completion(self, round_number: int, number: int, call: int) -> tuple[Request, Completion] | None:
         """A stored completion with the request that it answers, or None."""
-        query = f"SELECT {_COMPLETION} FROM completions WHERE round = ? AND number = ? AND call = ?"
+        query = f"SELECT {encoding.COMPLETION} FROM completions WHERE round = ? AND number = ? AND call = ?"
         found = self._read(encoding.completion, query, round_number, number, call)
         return found[0] if found else None
 
     def completions(self, round_number: int) -> Iterator[tuple[Request, Completion]]:
         """The completions of a round whose draw was judged, in request order."""
         query = (
-            f"SELECT {_COMPLETION} FROM completions JOIN draws USING (round, number)"
+            f"SELECT {encoding.COMPLETION} FROM completions JOIN draws USING (round, number)"
             " WHERE round = ? ORDER BY number, call"
         )
         yield from self._read(encoding.completion, query, round_number)

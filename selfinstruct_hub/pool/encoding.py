@@ -23,6 +23,12 @@ from selfinstruct_hub.records import (
     canonical_json,
 )
 
+# The columns that `completion_values` fills and `completion` reads, in that order.
+COMPLETION = (
+    "round, number, call, stage, prompt, decoding, demonstrations, text, finish_reason, prompt_tokens,"
+    " generated_tokens, model, endpoint_kind, queue_time, inference_time, total_time"
+)
+
 
 def completion_values(request: Request, completion: Completion) -> tuple[Any, ...]:
     return (

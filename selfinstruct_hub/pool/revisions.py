@@ -45,11 +45,7 @@ COPIED = {
     " near, revised",
     "failures": "round, number, call, stage, reason, detail, tries",
 }
-_COMPLETION = (
-    "round, number, call, stage, prompt, decoding, demonstrations, text, finish_reason, prompt_tokens,"
-    " generated_tokens, model, endpoint_kind, queue_time, inference_time, total_time, revision,"
-    " prompt_estimate, generated_estimate"
-)
+_COMPLETION = f"{encoding.COMPLETION}, revision, prompt_estimate, generated_estimate"
 
 
 class Revisions:

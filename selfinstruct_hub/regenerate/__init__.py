@@ -39,7 +39,7 @@ from selfinstruct_hub.regenerate.work import Answers, Changes, progress_of
 from selfinstruct_hub.rounds import abandon as abandoned
 from selfinstruct_hub.rounds import check_closed, next_revision, note_seconds, noted_seconds
 from selfinstruct_hub.run import package_complete_rounds
-from selfinstruct_hub.working import Bounds, Desk, Hooks, at_work
+from selfinstruct_hub.working import Bounds, Desk, Hooks, at_revision
 from selfinstruct_hub.workspace import Workspace
 
 __all__ = ["Choice", "Estimate", "Regenerated", "abandon", "estimate", "regenerate"]
@@ -156,21 +156,7 @@ class _Work:
         pool, revision = self._pool, self._revision
         if revision is not None and not pool.places(revision.number, done=False):
             return self._completed(revision)  # it died before it could say so, and needs no endpoint
-        number = revision.number if revision else pool.next_revision_number()
-        if self._settings.endpoint.url is None:
-            self._hooks.notice("no endpoint is set: starting the embedded engine")
-
-        def spent() -> Spent:
-            cost = pool.revision_spent(number) if revision else (0, 0, 0)
-            return Spent(*cost, noted_seconds(pool, number))
-
-        async with at_work(
-            self._settings,
-            self._hooks,
-            interrupts,
-            budget=lambda: self._bounds.budget(self._settings, spent()),
-            note_seconds=lambda seconds: note_seconds(pool, number, seconds),
-        ) as desk:
+        async with at_revision(pool, revision, self._settings, self._hooks, interrupts, self._bounds) as desk:
             if revision is None:
                 revision = self._begun(desk.endpoint)
             else:
