@@ -547,6 +547,15 @@ def test_a_stored_text_that_is_no_json_is_damage(pool: Pool) -> None:
         pool.glance()
 
 
+@pytest.mark.parametrize("spoil", ["ids = NULL", "ids = replace(ids, substr(ids, 1, 1), 'x')", "task_id = ids"])
+def test_ids_that_are_not_those_of_the_tasks_are_damage(pool: Pool, spoil: str) -> None:
+    pool.add_draw(1, 0, verdicts(0))
+    pool.glance()
+    pool._rows(f"UPDATE verdicts SET {spoil} WHERE task IS NOT NULL")
+    with pytest.raises(PoolError, match=r"damaged.*ids in the table verdicts are not those of their tasks"):
+        pool.glance()
+
+
 @pytest.mark.parametrize(
     ("spoil", "look"),
     [
@@ -585,7 +594,7 @@ def pool_of_format(path: Path, version: int) -> None:
     old.close()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 def test_every_older_format_becomes_todays(tmp_path: Path, version: int) -> None:
     path = tmp_path / "pool.sqlite3"
     pool_of_format(path, version)

@@ -658,7 +658,6 @@ def test_a_neighbour_that_was_written_anew_is_still_told(space: Workspace, serve
             (json.dumps([[gone.id, 0.9]]),),
         )
     with Pool.open(space.pool_file) as pool:
-        pool.gather_neighbours(1)
         told = [row for batch in pool.rejected_columns(3, 100) for row in batch if f'[["{gone.id}"' in row[7]]
     assert {row[9] for row in told} == {gone.instruction}
 

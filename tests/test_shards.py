@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfinstruct_hub import config, run
+from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.exchange import import_file
-from selfinstruct_hub.pool import Pool, encoding
+from selfinstruct_hub.pool import Pool, encoding, identities
 from selfinstruct_hub.records import Instance, Round, Task, canonical_json, prompt_text
 from selfinstruct_hub.release import read_manifest, rejections, rows, shards, stored
 from selfinstruct_hub.release.columns import ALIGNED, COLUMNS
@@ -272,7 +274,6 @@ def test_tables_that_are_written_are_shown(grown: Workspace, tmp_path: Path) -> 
 @pytest.mark.parametrize("odd", [False, True])
 def test_rejected_candidates_are_read_by_arrow_as_by_python(grown: Workspace, odd: bool) -> None:
     with Pool.open(grown.pool_file, read_only=True) as pool:
-        pool.gather_neighbours(1)
         (batch,) = pool.rejected_columns(2, 1000)
     if odd:  # no candidate of which Arrow could make columns
         batch = [(*row[:3], row[3].replace('"instances":', '"instances":1,"other":'), *row[4:]) for row in batch]
@@ -283,6 +284,15 @@ def test_rejected_candidates_are_read_by_arrow_as_by_python(grown: Workspace, od
     whole, (one_by_one, _) = rejections._rejected(2, batch), rejections._one_by_one(2, batch)
     assert whole.equals(one_by_one)
     assert whole.nbytes == one_by_one.nbytes
+
+
+def test_ids_that_do_not_fit_their_tasks_are_no_rows(grown: Workspace, tmp_path: Path) -> None:
+    spoilt = tmp_path / "pool.sqlite3"
+    shutil.copy(grown.pool_file, spoilt)
+    with Pool.open(spoilt) as pool:
+        pool._rows("UPDATE verdicts SET ids = ids || ids WHERE round = 2 AND task IS NOT NULL")
+        with pytest.raises(PoolError, match=r"pool\.sqlite3: the pool is damaged \(ids of rows of round 2"):
+            shards.write(tmp_path / "r", pool, pool.rounds(), known={})
 
 
 def test_imported_instructions_without_instances_are_no_rows(grown: Workspace) -> None:
@@ -307,7 +317,8 @@ texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
     ]
 )
 tasks = st.builds(
-    lambda instruction, pairs, kind: Task("0" * 16, instruction, tuple(Instance(*p) for p in pairs), kind),
+    lambda key, instruction, pairs, kind: Task(key, instruction, tuple(Instance(*p) for p in pairs), kind),
+    st.just("0" * 16) | texts,
     texts,
     st.lists(st.tuples(texts, texts), max_size=3),
     st.sampled_from([None, True, False]),
@@ -317,7 +328,9 @@ tasks = st.builds(
 @given(st.lists(tasks, min_size=1, max_size=4))
 def test_ids_and_texts_are_those_of_the_records(some: list[Task]) -> None:
     texts = [canonical_json(encoding.task_values(task)) for task in some]
-    assert stored.row_ids(texts).to_pylist() == [row_id for task in some for row_id, _ in task.rows]
+    joined = [identities.row_ids(text) or "" for text in texts]
+    assert stored.row_ids(joined).to_pylist() == [row_id for task in some for row_id, _ in task.rows]
+    assert [identities.task_id(text) for text in texts] == [task.id for task in some]
     read = stored.tasks("\n".join(texts).encode())
     assert read["instruction"].to_pylist() == [task.instruction for task in some]
     assert read["instances"].to_pylist() == [[[i.input, i.output] for i in task.instances] for task in some]

@@ -17,7 +17,7 @@ from selfinstruct_hub.pool.again import Judgements
 from selfinstruct_hub.pool.answers import Answers
 from selfinstruct_hub.pool.file import PoolFile, errors_named, made
 from selfinstruct_hub.pool.pulled import Pulled
-from selfinstruct_hub.pool.revisions import Revisions, insert_draw
+from selfinstruct_hub.pool.revisions import VERDICT, Revisions, insert_draw
 from selfinstruct_hub.records import (
     CHARACTERS_PER_TOKEN,
     OPEN,
@@ -194,7 +194,7 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
     def verdicts(self, round_number: int, *, accepted: bool | None = None) -> Iterator[Verdict]:
         """The verdicts of a round in the order they were given; all, or one kind."""
         condition = {None: "", True: " AND task IS NOT NULL", False: " AND task IS NULL"}[accepted]
-        query = f"SELECT * FROM verdicts WHERE round = ?{condition} ORDER BY number, position"
+        query = f"SELECT {VERDICT} FROM verdicts WHERE round = ?{condition} ORDER BY number, position"
         with errors_named(self.path):
             # Streamed, so that packaging a round does not hold all of it.
             for row in self._db.execute(query, (round_number,)):
@@ -226,8 +226,9 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
     # What a release publishes: see `published`.
 
     def accepted_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """(number, position, task, nearest, mean, calls, revised) of a round's accepted candidates, in order, in
-        batches of `size`; task, nearest, calls (None: the first) and revised (None: never) as JSON."""
+        """(number, position, task, nearest, mean, calls, revised, ids) of a round's accepted candidates, in order,
+        in batches of `size`; task, nearest, calls (None: the first) and revised (None: never) as JSON, the ids of
+        its rows one after the other."""
         return self._batches(published.ACCEPTED, size, round_number)
 
     def answer_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
@@ -239,14 +240,8 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
     def rejected_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """(number, position, stage, candidate, task, reason, detail, nearest, lost, neighbour's instruction) of
         what a round rejected, in order, in batches of `size`; candidate, task, nearest (the first one at most) and
-        lost as JSON. Call `gather_neighbours` before."""
+        lost as JSON."""
         return self._batches(published.REJECTED, size, round_number)
-
-    def gather_neighbours(self, first_round: int) -> None:
-        """Finds the instructions that `rejected_columns` tells, for the rounds from `first_round` on."""
-        with errors_named(self.path):
-            for statement in published.NEIGHBOURS:
-                self._db.execute(statement, (first_round,) if "?" in statement else ())
 
     def _batches(self, query: str, size: int, *values: Any) -> Iterator[list[tuple[Any, ...]]]:
         with errors_named(self.path):

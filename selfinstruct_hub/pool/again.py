@@ -13,11 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from selfinstruct_hub.pool.revisions import COPIED, begin, complete, insert_draw, keep
+from selfinstruct_hub.pool.revisions import VERDICT, begin, complete, insert_draw, keep, put_verdicts
 from selfinstruct_hub.records import ABANDONED, COMPLETE, REGENERATE, REVIEW, TOP_UP, Failure, Revision
 
-_VERDICT = COPIED["verdicts"]
-_MARKS = ", ".join("?" * len(_VERDICT.split(", ")))
 # Characters of a prompt's end that tell what it asked for last.
 _END = 400
 
@@ -101,7 +99,7 @@ class Judgements:
         query = f"SELECT number, call, stage, reason, detail, tries FROM failures WHERE {between} ORDER BY 1, 2"
         for number, *failure in self._rows(query, *place):
             found[number].failures.append(Failure(*failure))
-        query = f"SELECT {_VERDICT} FROM verdicts WHERE {between} ORDER BY number, position"
+        query = f"SELECT {VERDICT} FROM verdicts WHERE {between} ORDER BY number, position"
         for row in self._rows(query, *place):
             found[row[1]].verdicts.append(row)
         return [found[number] for number in sorted(found)]
@@ -109,7 +107,7 @@ class Judgements:
     def stored_verdicts(self, round_number: int, number: int, first: int, count: int) -> StoredDraw:
         """A part of a draw, by positions: an import is one draw, however long its file was."""
         query = (
-            f"SELECT {_VERDICT} FROM verdicts WHERE round = ? AND number = ? AND position >= ? AND position < ?"
+            f"SELECT {VERDICT} FROM verdicts WHERE round = ? AND number = ? AND position >= ? AND position < ?"
             " ORDER BY position"
         )
         return StoredDraw(number, True, verdicts=self._rows(query, round_number, number, first, first + count))
@@ -174,8 +172,7 @@ class Judgements:
     def past_verdict(self, revision: int, round_number: int, number: int, position: int) -> tuple[Any, ...] | None:
         """A verdict as it stood before a revision, as a table's row."""
         query = (
-            f"SELECT {_VERDICT} FROM past_verdicts"
-            " WHERE revision = ? AND round = ? AND number = ? AND position = ?"
+            f"SELECT {VERDICT} FROM past_verdicts WHERE revision = ? AND round = ? AND number = ? AND position = ?"
         )
         rows = self._rows(query, revision, round_number, number, position)
         return rows[0] if rows else None
@@ -229,7 +226,7 @@ class Rewriting:
         """Puts verdicts, as a table's rows, in the place of those that stand there."""
         if verdicts:
             self._touch(round_number)
-            self._db.executemany(f"INSERT OR REPLACE INTO verdicts ({_VERDICT}) VALUES ({_MARKS})", verdicts)
+            put_verdicts(self._db, verdicts, replace=True)
 
     def replace_draw(
         self, round_number: int, number: int, verdicts: Sequence[tuple[Any, ...]], failures: Sequence[Failure]

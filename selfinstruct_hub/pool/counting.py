@@ -1,4 +1,4 @@
-"""Counts a round out of its judged draws. Reads only, and the verdicts of a round once."""
+"""Counts a round out of its judged draws. Reads only, and no verdict whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from selfinstruct_hub.pool.identities import DIGITS
 
 # (query, values) -> all rows.
 Rows = Callable[..., list[tuple[Any, ...]]]
@@ -15,26 +17,23 @@ _MALFORMED = ("missing_field", "cut_off")  # reasons that say that a completion 
 
 class _Group(NamedTuple):
     """Verdicts of one stage, reason and score. A task is one that was accepted, `lost` are those that go on
-    without an instance; `measured` says that the candidate was compared with everything."""
+    without an instance; `measured` are candidates that were compared with everything."""
 
     stage: str
     reason: str | None
-    measured: bool
     score: float | None
+    measured: int
     candidates: int
     tasks: int
     rows: int
     lost: int
 
 
-# Reading a round's verdicts is what takes the time, so they are read once. The limit, which is none, keeps SQLite
-# from sorting the tasks themselves.
+# Reading a round's verdicts would take the time, so only what stands in the index `counted` is looked at, and in
+# its order.
 _GROUPS = (
-    "SELECT stage, reason, measured, score, count(*), sum(made), sum(instances), sum(short) FROM"
-    " (SELECT stage, reason, mean IS NOT NULL AS measured, score, task IS NOT NULL AS made,"
-    " coalesce(json_array_length(task, '$.instances'), 0) AS instances,"
-    " task IS NOT NULL AND lost <> '[]' AS short FROM verdicts WHERE round = ? LIMIT -1)"
-    " GROUP BY stage, reason, measured, score"
+    f"SELECT stage, reason, score, count(mean), count(*), count(ids), coalesce(sum(length(ids)), 0) / {DIGITS},"
+    " sum(ids IS NOT NULL AND lost <> '[]') FROM verdicts WHERE round = ? GROUP BY stage, reason, score"
 )
 
 
@@ -141,7 +140,7 @@ def _similarity(groups: Sequence[_Group]) -> dict[str, float | None]:
     scores: Counter[float] = Counter()
     for one in groups:
         if one.measured and one.score is not None:
-            scores[one.score] += one.candidates
+            scores[one.score] += one.measured
     count = scores.total()
     if not count:
         return {"mean": None, "p90": None}

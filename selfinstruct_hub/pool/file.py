@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selfinstruct_hub.errors import PoolError
-from selfinstruct_hub.pool import commits
+from selfinstruct_hub.pool import commits, identities
 from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION, STORED_AS_JSON
 
 _Opened = TypeVar("_Opened", bound="PoolFile")
@@ -31,6 +31,12 @@ class PoolFile:
         self.path = path
         self._db = connection
         self._tally: commits.Tally | None = None  # none: nothing is written down
+        self._know_ids()
+
+    def _know_ids(self) -> None:
+        """What SQLite cannot tell of a stored task by itself."""
+        for name, function in (("task_id_of", identities.task_id), ("row_ids_of", identities.row_ids)):
+            self._db.create_function(name, 1, function, deterministic=True)
 
     @classmethod
     def create(cls: type[_Opened], path: Path) -> _Opened:
@@ -146,6 +152,7 @@ class PoolFile:
             self._db.backup(memory)
             self._db.close()
             self._db = memory
+            self._know_ids()
         else:
             self._keep_copy(version)
         with self._transaction() as db:
@@ -230,12 +237,18 @@ class PoolFile:
     def _check(self, how: str) -> None:
         problems = [str(text) for (text,) in self._rows(f"PRAGMA {how}(1)")]
         if problems != ["ok"]:
-            raise PoolError(_damaged(self.path, problems[0]))
+            raise PoolError(damaged(self.path, problems[0]))
         # SQLite knows nothing of what the texts hold.
         for table, columns in STORED_AS_JSON.items():
             broken = " OR ".join(f"NOT json_valid(coalesce({column}, '0'))" for column in columns)
             if self._rows(f"SELECT 1 FROM {table} WHERE {broken} LIMIT 1"):
-                raise PoolError(_damaged(self.path, f"a text in the table {table} is no JSON"))
+                raise PoolError(damaged(self.path, f"a text in the table {table} is no JSON"))
+        for table in ("verdicts", "past_verdicts"):
+            if self._rows(
+                f"SELECT 1 FROM {table}"
+                " WHERE task_id IS NOT task_id_of(task) OR ids IS NOT row_ids_of(task) LIMIT 1"
+            ):
+                raise PoolError(damaged(self.path, f"ids in the table {table} are not those of their tasks"))
 
     def _read(
         self, make: Callable[[tuple[Any, ...]], _Made], query: str, *values: Any, **named: Any
@@ -280,7 +293,8 @@ def _no_pool(path: Path) -> str:
     return f"{path}: not a pool of selfinstruct-hub, or none any more; restore it from a backup, or move it away"
 
 
-def _damaged(path: Path, said: str) -> str:
+def damaged(path: Path, said: str) -> str:
+    """What to tell of a pool that does not hold what was stored, and what to do."""
     return (
         f"{path}: the pool is damaged ({' '.join(said.split())}); restore it from a backup together with "
         f"{path.name}-wal and {path.name}{commits.SUFFIX}"
@@ -288,7 +302,10 @@ def _damaged(path: Path, said: str) -> str:
 
 
 _NO_SPACE = ("disk is full", "disk I/O error")
-_DAMAGED = ("malformed", "corrupt", "Could not decode", "file is encrypted", "no such column", "no such table")
+_DAMAGED = (
+    *("malformed", "corrupt", "Could not decode", "file is encrypted", "no such column", "no such table"),
+    "user-defined function raised",  # a stored text is not what was stored
+)
 
 
 class _Unreadable(Exception):
@@ -319,11 +336,11 @@ def errors_named(path: Path) -> Iterator[None]:
         if "not a database" in message:
             raise PoolError(_no_pool(path)) from error
         if any(words in message for words in _DAMAGED):
-            raise PoolError(_damaged(path, message)) from error
+            raise PoolError(damaged(path, message)) from error
         if "readonly" in message or "unable to open" in message:
             raise PoolError(f"{path}: cannot be opened; check its permissions, and those of its folder") from error
         if "locked" in message:
             raise PoolError(f"{path}: another program holds the pool open for writing") from error
         raise
     except _Unreadable as error:
-        raise PoolError(_damaged(path, f"a row does not hold what was stored, {error}")) from error
+        raise PoolError(damaged(path, f"a row does not hold what was stored, {error}")) from error

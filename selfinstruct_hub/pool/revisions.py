@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from selfinstruct_hub.pool import encoding
+from selfinstruct_hub.pool import encoding, identities
 from selfinstruct_hub.pool.answers import GENERATED_TOKENS, PROMPT_TOKENS
 from selfinstruct_hub.records import (
     ABANDONED,
@@ -39,12 +39,17 @@ _Made = TypeVar("_Made")
 # A judged draw: number, verdicts, requests that were never answered.
 Draw = tuple[int, Sequence[Verdict], Sequence[Failure]]
 
+# The columns of a verdict as `encoding` has it; the table has more, which follow from these.
+VERDICT = (
+    "round, number, position, candidate, task, reason, detail, nearest, mean, stage, score, lost, near, revised"
+)
+_TASK = VERDICT.split(", ").index("task")
 COPIED = {
     "draws": "round, number, candidates",
-    "verdicts": "round, number, position, candidate, task, reason, detail, nearest, mean, stage, score, lost,"
-    " near, revised",
+    "verdicts": f"{VERDICT}, task_id, ids",
     "failures": "round, number, call, stage, reason, detail, tries",
 }
+_MARKS = ", ".join("?" * len(COPIED["verdicts"].split(", ")))
 _COMPLETION = f"{encoding.COMPLETION}, revision, prompt_estimate, generated_estimate"
 
 
@@ -194,7 +199,7 @@ class Revisions:
         """The verdict that stands at a place."""
         found = self._read(
             encoding.verdict,
-            f"SELECT {COPIED['verdicts']} FROM verdicts WHERE round = ? AND number = ? AND position = ?",
+            f"SELECT {VERDICT} FROM verdicts WHERE round = ? AND number = ? AND position = ?",
             *(round_number, number, position),
         )
         return found[0] if found else None
@@ -321,11 +326,19 @@ def insert_draw(
     failures: Sequence[Failure] = (),
 ) -> None:
     db.execute("INSERT INTO draws VALUES (?, ?, ?)", (round_number, number, len(verdicts)))
-    marks = ", ".join("?" * 14)
-    db.executemany(f"INSERT INTO verdicts VALUES ({marks})", [encoding.verdict_values(v) for v in verdicts])
+    put_verdicts(db, [encoding.verdict_values(verdict) for verdict in verdicts])
     db.executemany(
         "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(round_number, number, f.call, f.stage, f.reason, f.detail, f.tries) for f in failures],
+    )
+
+
+def put_verdicts(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], *, replace: bool = False) -> None:
+    """Stores verdicts, as a table's rows, with what follows from each; `replace` those that stand in their places.
+    The one way by which a verdict gets into the pool."""
+    db.executemany(
+        f"INSERT {'OR REPLACE ' if replace else ''}INTO verdicts ({COPIED['verdicts']}) VALUES ({_MARKS})",
+        ((*row, identities.task_id(row[_TASK]), identities.row_ids(row[_TASK])) for row in rows),
     )
 
 
@@ -379,8 +392,7 @@ def _change(db: sqlite3.Connection, revision: int, changes: Sequence[Change]) ->
         )
         assert cursor.rowcount == 1, "a place is changed once"
         if change.verdict is not None:
-            values = encoding.verdict_values(change.verdict)
-            db.execute(f"INSERT OR REPLACE INTO verdicts VALUES ({', '.join('?' * 14)})", values)
+            put_verdicts(db, [encoding.verdict_values(change.verdict)], replace=True)
 
 
 def complete(db: sqlite3.Connection, revision: int, changes: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 APPLICATION_ID = 0x53494842  # "SIHB", so that somebody else's SQLite file is not taken for a pool
 
 SCHEMA = """
@@ -27,7 +27,7 @@ CREATE TABLE draws (
 CREATE TABLE verdicts (
     round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
     candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL,
-    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT, revised TEXT,
+    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT, revised TEXT, task_id TEXT, ids TEXT,
     PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
 );
 CREATE TABLE failures (
@@ -36,6 +36,15 @@ CREATE TABLE failures (
     PRIMARY KEY (round, number, call), FOREIGN KEY (round, number) REFERENCES draws
 );
 CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
+"""
+
+# `task_id` and `ids` (of rows) say again what a task says, so that packaging need not read it as JSON: a task is
+# found by its id, and a round is counted out of an index alone. What was rejected stands among the rest.
+_FOUND = """
+CREATE INDEX counted ON verdicts (round, stage, reason, score, mean, ids, lost, number);
+CREATE INDEX rejected ON verdicts (round, number, position) WHERE task IS NULL OR lost <> '[]';
+CREATE INDEX named ON verdicts (task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX past_named ON past_verdicts (task_id) WHERE task_id IS NOT NULL;
 """
 
 # Changes of rounds that are complete. `past_*` hold a round as it stood before the revision, so that every version
@@ -77,7 +86,9 @@ CREATE TABLE revision_completions (
     PRIMARY KEY (revision, item, call)
 );
 """
-SCHEMA += REVISIONS
+# What a verdict ended with in format 6, which made these tables.
+_LAST_OF_6 = "near TEXT, revised TEXT,"
+SCHEMA += REVISIONS.replace(_LAST_OF_6, f"{_LAST_OF_6} task_id TEXT, ids TEXT,") + _FOUND
 
 _OF_VERDICTS = ("candidate", "task", "nearest", "lost", "near", "revised")
 STORED_AS_JSON = {
@@ -134,4 +145,13 @@ ALTER TABLE completions ADD COLUMN generated_estimate INTEGER;
 ALTER TABLE verdicts ADD COLUMN revised TEXT;
 """
     + REVISIONS,
+    6: """
+ALTER TABLE verdicts ADD COLUMN task_id TEXT;
+ALTER TABLE verdicts ADD COLUMN ids TEXT;
+ALTER TABLE past_verdicts ADD COLUMN task_id TEXT;
+ALTER TABLE past_verdicts ADD COLUMN ids TEXT;
+UPDATE verdicts SET task_id = task_id_of(task), ids = row_ids_of(task) WHERE task IS NOT NULL;
+UPDATE past_verdicts SET task_id = task_id_of(task), ids = row_ids_of(task) WHERE task IS NOT NULL;
+"""
+    + _FOUND,
 }

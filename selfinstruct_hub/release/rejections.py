@@ -24,7 +24,7 @@ _NAMES = [name for name in _KINDS if name not in ("round", "instances")]  # in t
 
 def rejected(pool: Pool, round_: Round) -> Iterator[Callable[[], Any]]:
     """Makers of tables of `rejected`: candidates that were dropped, and instances that accepted tasks (`task_id`)
-    go on without. `pool.gather_neighbours` comes before."""
+    go on without."""
     for batch in pool.rejected_columns(round_.number, rows.BATCH):
         yield partial(_rejected, round_.number, batch)
 

@@ -1,6 +1,6 @@
 """A round's accepted rows as Arrow tables, in batches: what the pool stores, turned into the columns of a config.
 
-Arrow reads the stored JSON itself, so that a row costs no objects of Python's but what its id is a digest of; what
+Arrow reads the stored JSON itself, so that a row costs no objects of Python's but those that SQLite gives; what
 several rows share (a task, a completion) is made once and taken by its place. Writes nothing.
 """
 
@@ -10,13 +10,16 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.pool.file import damaged
 from selfinstruct_hub.records import Round, is_import
 from selfinstruct_hub.release import stored
 from selfinstruct_hub.release.columns import COLUMNS, arrow, schema
@@ -45,16 +48,17 @@ def accepted(pool: Pool, round_: Round) -> Iterator[Callable[[], dict[str, Maker
     """
     answers = None if is_import(round_.settings) else _Answers(pool, round_.number)
     for batch in pool.accepted_columns(round_.number, BATCH):
-        numbers, positions, texts, nearest, means, calls, revised = zip(*batch, strict=True)
-        ids = stored.row_ids(texts)
+        numbers, positions, texts, nearest, means, calls, revised, joined = zip(*batch, strict=True)
+        ids = stored.row_ids(joined)
         if len(ids):  # instructions can be imported without instances
             found = answers.between(numbers[0], numbers[-1]) if answers else None
             made = None if answers is None else _places(found or [], numbers, calls)
             columns = (numbers, positions, stored.Neighbours(nearest), means, revised)
-            yield partial(_accepted, round_, columns, "\n".join(texts).encode(), ids, found or [], made)
+            yield partial(_accepted, pool.path, round_, columns, "\n".join(texts).encode(), ids, found or [], made)
 
 
 def _accepted(
+    place: Path,
     round_: Round,
     columns: tuple[Any, ...],
     lines: bytes,
@@ -65,6 +69,8 @@ def _accepted(
     tasks = stored.tasks(lines)
     counts = pc.list_value_length(tasks["instances"]).to_numpy()
     rows = len(row_ids)
+    if counts.sum() != rows:
+        raise PoolError(damaged(place, f"ids of rows of round {round_.number} are not those of its tasks"))
     # For each row the place of its task, and of the row in the task. Mostly a task is one row, and nothing moves.
     of_task = None if (counts == 1).all() else pa.array(np.repeat(np.arange(len(counts)), counts))
     instance = np.arange(rows) - np.repeat(np.cumsum(counts) - counts, counts)

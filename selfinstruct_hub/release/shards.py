@@ -45,7 +45,8 @@ MEND = (
 
 # Shards of earlier releases by config and round (None: of no round), each with its manifest entry.
 Known = Mapping[tuple[str, int | None], Sequence[tuple[Path, dict[str, Any]]]]
-# Is shown the tables of the configs named, which tell of the same rows, as they are written.
+# Is shown the tables of the configs named, which tell of the same rows, as they are written: those of
+# `rejected` by one thread, all others by another.
 Watch = Callable[[Mapping[str, Any]], None]
 
 
@@ -71,20 +72,17 @@ def write(
         for place, files in known.items()
         if place[1] in (None, *(round_.number for round_ in rounds))
     }
-    # Searching for neighbours takes a while, and goes on while accepted rows are written. A reader of its own has
-    # what was found.
-    with pool.beside() as reader, Behind("neighbours") as behind:
-        if new:
-            behind.do(reader.gather_neighbours, new[0].number)
+    with pool.beside() as reader, Behind("rejections") as behind:
+        rejected = []
         try:
             for round_ in new:
+                rejected.append(behind.do(_rejected, folder, reader, round_, rows_per_shard, watch))
                 found |= _accepted(folder, pool, round_, rows_per_shard, watch)
         except BaseException:
             reader.interrupt()
             raise
-        behind.wait()
-        for round_ in new:
-            found |= _rejected(folder, reader, round_, rows_per_shard, watch)
+        for one in rejected:
+            found |= one.result()
     if None not in whole:
         with _grown(folder, None, rows_per_shard, "seeds") as shards:
             for table in rows.seeds(pool):

@@ -6,11 +6,9 @@ cannot be sure of (several instances, odd ids, escapes) is read by Python's own 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from json.encoder import encode_basestring
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 
+from selfinstruct_hub.pool.identities import DIGITS
 from selfinstruct_hub.release.columns import COLUMNS, arrow
 
 _INSTANCES = pa.list_(pa.list_(pa.string()))
@@ -30,13 +29,6 @@ _TASK = pa.schema(
     ]
 )
 _CANDIDATE = pa.schema([("instruction", pa.string()), ("instances", _INSTANCES)])
-# What stands in a task as canonical JSON before and after its instances, and after its instruction; and where the
-# instances begin where the id has sixteen digits.
-_BEFORE_PAIRS = '","instances":[['
-_AFTER_PAIRS = ']],"instruction":'
-_AFTER_INSTRUCTION = ',"is_classification":'
-_PAIRS = len('{"id":"0123456789abcdef' + _BEFORE_PAIRS)
-_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
 def tasks(lines: bytes) -> dict[str, Any]:
@@ -59,42 +51,12 @@ def _fields(lines: bytes, schema: Any, unexpected: str) -> dict[str, Any]:
     return {name: table[name].combine_chunks() for name in schema.names}
 
 
-def row_ids(texts: Sequence[str]) -> Any:
-    """The ids of the rows of tasks as a column, each as `records.Task.rows` has it: a digest of the canonical JSON
-    of instruction, input and output. A task is stored as canonical JSON, so the texts of the three are cut out of
-    it as they stand: reading and writing them again would take longer than all the rest. What is looked for is a
-    key with its quotation marks and colon, and no text can hold that: its own quotation marks are escaped."""
-    hashed = b"".join([hashlib.sha256(one).digest() for one in _identities(texts)])
-    heads = np.frombuffer(hashed, np.uint8).reshape(-1, 32)[:, :8]
-    digits = _HEX[np.stack([heads >> 4, heads & 15], axis=-1)]
-    offsets = np.arange(0, 16 * len(heads) + 1, 16, dtype=np.int32)
-    return pa.StringArray.from_buffers(len(heads), pa.py_buffer(offsets), pa.py_buffer(digits.tobytes()))
-
-
-def _identities(texts: Sequence[str]) -> list[bytes]:
-    """What the ids of the rows are digests of."""
-    found: list[bytes] = []
-    for text in texts:
-        head, cut, tail = text.partition(_AFTER_PAIRS)
-        # One instance: the only pair is all there is between the brackets. Ids of another length, and a text that
-        # looks like the gap between two pairs, are for the slow way.
-        if cut and head[_PAIRS - len(_BEFORE_PAIRS) : _PAIRS] == _BEFORE_PAIRS and '"],["' not in head:
-            found.append(f"[{tail[: tail.rindex(_AFTER_INSTRUCTION)]},{head[_PAIRS:]}]".encode())
-        else:
-            found += _identities_of(text)
-    return found
-
-
-def _identities_of(text: str) -> list[bytes]:
-    left, cut, right = text.partition(_AFTER_PAIRS)
-    if not cut:  # no instance, so no row
-        return []
-    instruction = right[: right.rindex(_AFTER_INSTRUCTION)]
-    pair = left[left.index(_BEFORE_PAIRS) + len(_BEFORE_PAIRS) :]
-    # Several instances, or a text that looks like the gap between two.
-    several = json.loads(f"[[{pair}]]") if '"],["' in pair else ()
-    pairs = [f"{encode_basestring(one)},{encode_basestring(other)}" for one, other in several] or [pair]
-    return [f"[{instruction},{one}]".encode() for one in pairs]
+def row_ids(joined: Sequence[str]) -> Any:
+    """The ids of the rows of tasks as a column; each task's stand in one text, one after the other."""
+    digits = "".join(joined).encode()
+    count = len(digits) // DIGITS
+    offsets = np.arange(0, DIGITS * count + 1, DIGITS, dtype=np.int32)
+    return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(digits))
 
 
 class Neighbours:

@@ -37,8 +37,8 @@ def rows_of(pool: Pool, wanted: Collection[str]) -> dict[str, tuple[Key, int]]:
         if not round_.complete or len(found) == len(wanted):
             continue
         for batch in pool.accepted_columns(round_.number, BATCH):
-            for number, position, task, *_ in batch:
-                for instance, row in enumerate(row_ids([task]).to_pylist()):
+            for number, position, *_, joined in batch:
+                for instance, row in enumerate(row_ids([joined]).to_pylist()):
                     if row in wanted:
                         found[row] = ((round_.number, number, position), instance)
     return found

@@ -27,7 +27,8 @@ class Seen:
         self.choice = samples.Choice(version, samples_)
 
     def add(self, tables: Mapping[str, Any]) -> None:
-        """Looks at tables: of `default` and `provenance` with the same rows, or of `rejected`."""
+        """Looks at tables: of `default` and `provenance` with the same rows, or of `rejected`. Another thread may
+        do the one while the other is done: they share nothing."""
         if "rejected" in tables:
             self.tally.add_rejected(tables["rejected"])
         else:
