@@ -22,6 +22,7 @@ from selfinstruct_hub.parsing import numbered_instructions
 from selfinstruct_hub.parsing import tasks as task_parser
 from selfinstruct_hub.pool import Pool, encoding
 from selfinstruct_hub.pool.again import Answer, StoredDraw
+from selfinstruct_hub.pool.revisions import VERDICT
 from selfinstruct_hub.recipes import alpaca, self_instruct
 from selfinstruct_hub.records import NEVER_ASKED, REPLAY, Round, Verdict
 from selfinstruct_hub.release import read_manifest
@@ -50,7 +51,8 @@ def grown(
 
 def stored(workspace: Workspace, table: str = "verdicts") -> list[tuple[Any, ...]]:
     with Pool.open(workspace.pool_file, read_only=True) as pool:
-        return pool._rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3")
+        columns = {"verdicts": VERDICT}.get(table, "*")
+        return pool._rows(f"SELECT {columns} FROM {table} ORDER BY 1, 2, 3")
 
 
 def verdicts(workspace: Workspace, number: int) -> list[Verdict]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import sqlite3
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from selfinstruct_hub import config, run
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.exchange import import_file
-from selfinstruct_hub.pool import Pool, encoding, identities
+from selfinstruct_hub.pool import Pool, encoding, identities, published
 from selfinstruct_hub.records import Instance, Round, Task, canonical_json, prompt_text
 from selfinstruct_hub.release import read_manifest, rejections, rows, shards, stored
 from selfinstruct_hub.release.columns import ALIGNED, COLUMNS
@@ -295,6 +297,45 @@ def test_ids_that_do_not_fit_their_tasks_are_no_rows(grown: Workspace, tmp_path:
             shards.write(tmp_path / "r", pool, pool.rounds(), known={})
 
 
+@pytest.mark.parametrize(
+    "spoil", [None, "mean = 1e-200", "nearest = '[]'", "mean = NULL", "nearest = '[[\"[\",1]]'"]
+)
+def test_texts_are_put_together_by_sqlite_as_by_python(
+    grown: Workspace, tmp_path: Path, spoil: str | None
+) -> None:
+    place = tmp_path / "pool.sqlite3"
+    shutil.copy(grown.pool_file, place)
+    with Pool.open(place) as pool:
+        if spoil:
+            pool._rows(f"UPDATE verdicts SET {spoil} WHERE number % 2 AND task IS NOT NULL")
+        everything = {"number": -1, "position": -1, "last_number": 99, "last_position": 0}
+        for round_ in pool.rounds():
+            values = {"round": round_.number, **everything}
+            together, one_by_one = (
+                published._together(pool._rows, values),
+                published._one_by_one(pool._rows, values),
+            )
+            inexact = spoil == "mean = 1e-200" and any(number % 2 for number in one_by_one.numbers)
+            assert (together is None) == inexact
+            for name, column in vars(one_by_one).items():
+                found = vars(together or one_by_one)[name]
+                assert list(found) == list(column), name
+            numbers = list(one_by_one.numbers)
+            batches = [list(one.numbers) for one in pool.accepted_columns(round_.number, 3)]
+            assert batches == [numbers[at : at + 3] for at in range(0, len(numbers), 3)]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has no limits")
+def test_more_texts_than_sqlite_puts_together(grown: Workspace, tmp_path: Path) -> None:
+    with Pool.open(grown.pool_file, read_only=True) as pool:
+        usual = shards.write(tmp_path / "usual", pool, pool.rounds(), known={})
+        longest = max(len(task.instances[0].output) for task in pool.tasks(1)) + 2000
+        getattr(pool._db, "setlimit")(getattr(sqlite3, "SQLITE_LIMIT_LENGTH"), longest)  # noqa: B009 - from 3.11 on
+        values = {"round": 1, "number": -1, "position": -1, "last_number": 99, "last_position": 0}
+        assert published._together(pool._rows, values) is None
+        assert shards.write(tmp_path / "long", pool, pool.rounds(), known={}) == usual
+
+
 def test_imported_instructions_without_instances_are_no_rows(grown: Workspace) -> None:
     with Pool.open(grown.pool_file, read_only=True) as pool:
         last: Round = pool.rounds()[-1]
@@ -328,7 +369,8 @@ tasks = st.builds(
 @given(st.lists(tasks, min_size=1, max_size=4))
 def test_ids_and_texts_are_those_of_the_records(some: list[Task]) -> None:
     texts = [canonical_json(encoding.task_values(task)) for task in some]
-    joined = [identities.row_ids(text) or "" for text in texts]
+    joined = "".join(identities.row_ids(text) for text in texts)
+    assert identities.separate(joined) == stored.row_ids(joined).to_pylist()
     assert stored.row_ids(joined).to_pylist() == [row_id for task in some for row_id, _ in task.rows]
     assert [identities.task_id(text) for text in texts] == [task.id for task in some]
     read = stored.tasks("\n".join(texts).encode())
@@ -339,5 +381,5 @@ def test_ids_and_texts_are_those_of_the_records(some: list[Task]) -> None:
 
 @given(st.lists(st.lists(st.tuples(texts, st.floats(0, 1)), max_size=3), min_size=1, max_size=4))
 def test_neighbours_are_read_exactly(some: list[list[tuple[str, float]]]) -> None:
-    column = stored.Neighbours([canonical_json(near) for near in some]).column()
+    column = stored.Neighbours.of([canonical_json(near) for near in some]).column()
     assert column.to_pylist() == [[{"id": key, "score": score} for key, score in near] for near in some]

@@ -16,6 +16,7 @@ from selfinstruct_hub.pool import answers, counting, encoding, published, pulled
 from selfinstruct_hub.pool.again import Judgements
 from selfinstruct_hub.pool.answers import Answers
 from selfinstruct_hub.pool.file import PoolFile, errors_named, made
+from selfinstruct_hub.pool.published import Accepted
 from selfinstruct_hub.pool.pulled import Pulled
 from selfinstruct_hub.pool.revisions import VERDICT, Revisions, insert_draw
 from selfinstruct_hub.records import (
@@ -225,11 +226,15 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
 
     # What a release publishes: see `published`.
 
-    def accepted_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """(number, position, task, nearest, mean, calls, revised, ids) of a round's accepted candidates, in order,
-        in batches of `size`; task, nearest, calls (None: the first) and revised (None: never) as JSON, the ids of
-        its rows one after the other."""
-        return self._batches(published.ACCEPTED, size, round_number)
+    def accepted_columns(self, round_number: int, size: int) -> Iterator[Accepted]:
+        """A round's accepted candidates in batches of `size`."""
+        return published.accepted(self._rows, round_number, size)
+
+    def row_ids(self, round_number: int) -> Iterator[tuple[int, int, str]]:
+        """(number, position, ids of its rows, one after the other) of a round's accepted tasks, in order."""
+        query = "SELECT number, position, ids FROM verdicts WHERE round = ? AND task IS NOT NULL ORDER BY 1, 2"
+        with errors_named(self.path):
+            yield from self._db.execute(query, (round_number,))
 
     def answer_columns(self, round_number: int, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """(number, call, stage, decoding, demonstrations, finish_reason, prompt_tokens, generated_tokens, model,

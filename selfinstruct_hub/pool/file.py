@@ -35,8 +35,8 @@ class PoolFile:
 
     def _know_ids(self) -> None:
         """What SQLite cannot tell of a stored task by itself."""
-        for name, function in (("task_id_of", identities.task_id), ("row_ids_of", identities.row_ids)):
-            self._db.create_function(name, 1, function, deterministic=True)
+        for function in (identities.task_id, identities.row_ids, identities.calls):
+            self._db.create_function(f"{function.__name__}_of", 1, function, deterministic=True)
 
     @classmethod
     def create(cls: type[_Opened], path: Path) -> _Opened:
@@ -244,10 +244,11 @@ class PoolFile:
             if self._rows(f"SELECT 1 FROM {table} WHERE {broken} LIMIT 1"):
                 raise PoolError(damaged(self.path, f"a text in the table {table} is no JSON"))
         for table in ("verdicts", "past_verdicts"):
-            if self._rows(
-                f"SELECT 1 FROM {table}"
-                " WHERE task_id IS NOT task_id_of(task) OR ids IS NOT row_ids_of(task) LIMIT 1"
-            ):
+            wrong = (
+                f"{column} IS NOT CASE WHEN task IS NOT NULL THEN {said} END"
+                for column, said in identities.FOLLOWING.items()
+            )
+            if self._rows(f"SELECT 1 FROM {table} WHERE {' OR '.join(wrong)} LIMIT 1"):
                 raise PoolError(damaged(self.path, f"ids in the table {table} are not those of their tasks"))
 
     def _read(

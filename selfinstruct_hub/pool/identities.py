@@ -1,4 +1,4 @@
-"""What is stored beside a task, so that nobody has to read it as JSON: its id, and the ids of its rows.
+"""What is stored beside an accepted task, so that nobody has to read it as JSON: its id, its rows' ids, its calls.
 
 A task is stored as canonical JSON, so what a row's id is a digest of is cut out of it as it stands: reading and
 writing it again would take several times as long. What is looked for is a key with its quotation marks and colon,
@@ -11,7 +11,11 @@ import hashlib
 import json
 from json.encoder import encode_basestring
 
+from selfinstruct_hub.records import canonical_json
+
 DIGITS = 16  # of a row's id, and of a task's that is ours
+# Columns of an accepted candidate, and how SQLite is told what they hold.
+FOLLOWING = {"task_id": "task_id_of(task)", "ids": "row_ids_of(task)", "calls": "calls_of(candidate)"}
 
 _BEFORE_ID = '{"id":"'
 _BEFORE_PAIRS = '","instances":[['
@@ -19,13 +23,18 @@ _BEFORE_PAIRS = '","instances":[['
 _AFTER_PAIRS = ']],"instruction":'
 _AFTER_INSTRUCTION = ',"is_classification":'
 _PAIRS = len(_BEFORE_ID) + DIGITS + len(_BEFORE_PAIRS)
+# What a candidate mostly ends with.
+_USUAL_END = '"calls":[0],"failure":null,"lost":[],"bare":false,"extra":{}}'
 
 
-def task_id(task: str | None) -> str | None:
-    """The id of a stored task; None where there is none. Raises ValueError, KeyError or TypeError where it is no
-    task."""
-    if task is None:
-        return None
+def following(candidate: str, task: str | None) -> tuple[str | None, str | None, str | None]:
+    """What is stored beside a candidate and its task, see `FOLLOWING`; nothing where there is no task. Raises
+    ValueError, KeyError or TypeError where they are none."""
+    return (None, None, None) if task is None else (task_id(task), row_ids(task), calls(candidate))
+
+
+def task_id(task: str) -> str:
+    """The id of a stored task."""
     end = len(_BEFORE_ID) + DIGITS
     found = task[len(_BEFORE_ID) : end]
     if task.startswith(_BEFORE_ID) and task[end : end + 2] == '",' and found.isalnum():
@@ -33,11 +42,9 @@ def task_id(task: str | None) -> str | None:
     return str(json.loads(task)["id"])
 
 
-def row_ids(task: str | None) -> str | None:
+def row_ids(task: str) -> str:
     """The ids of a stored task's rows, one after the other: each as `records.Task.rows` has it, a digest of the
-    canonical JSON of instruction, input and output. None where there is no task. Raises like `task_id`."""
-    if task is None:
-        return None
+    canonical JSON of instruction, input and output."""
     head, cut, tail = task.partition(_AFTER_PAIRS)
     # One instance: the only pair is all there is between the brackets. Ids of another length, and a text that
     # looks like the gap between two pairs, are for the slow way.
@@ -49,6 +56,19 @@ def row_ids(task: str | None) -> str | None:
         _digest(f"[{instruction},{encode_basestring(given)},{encode_basestring(output)}]")
         for given, output in values["instances"]
     )
+
+
+def calls(candidate: str) -> str | None:
+    """The calls that made a stored candidate, as JSON; None where it was the first alone."""
+    if candidate.endswith(_USUAL_END):
+        return None
+    found = json.loads(candidate).get("calls", [0])  # format 1 held none
+    return None if found == [0] else canonical_json(found)
+
+
+def separate(ids: str) -> list[str]:
+    """Ids of rows that stand one after the other."""
+    return [ids[at : at + DIGITS] for at in range(0, len(ids), DIGITS)]
 
 
 def _digest(identity: str) -> str:

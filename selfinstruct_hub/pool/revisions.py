@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from selfinstruct_hub.pool import encoding, identities
+from selfinstruct_hub.pool import encoding
 from selfinstruct_hub.pool.answers import GENERATED_TOKENS, PROMPT_TOKENS
+from selfinstruct_hub.pool.identities import following
 from selfinstruct_hub.records import (
     ABANDONED,
     CHARACTERS_PER_TOKEN,
@@ -43,10 +44,10 @@ Draw = tuple[int, Sequence[Verdict], Sequence[Failure]]
 VERDICT = (
     "round, number, position, candidate, task, reason, detail, nearest, mean, stage, score, lost, near, revised"
 )
-_TASK = VERDICT.split(", ").index("task")
+_CANDIDATE, _TASK = map(VERDICT.split(", ").index, ("candidate", "task"))
 COPIED = {
     "draws": "round, number, candidates",
-    "verdicts": f"{VERDICT}, task_id, ids",
+    "verdicts": f"{VERDICT}, task_id, ids, calls",
     "failures": "round, number, call, stage, reason, detail, tries",
 }
 _MARKS = ", ".join("?" * len(COPIED["verdicts"].split(", ")))
@@ -338,7 +339,7 @@ def put_verdicts(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], *, rep
     The one way by which a verdict gets into the pool."""
     db.executemany(
         f"INSERT {'OR REPLACE ' if replace else ''}INTO verdicts ({COPIED['verdicts']}) VALUES ({_MARKS})",
-        ((*row, identities.task_id(row[_TASK]), identities.row_ids(row[_TASK])) for row in rows),
+        ((*row, *following(row[_CANDIDATE], row[_TASK])) for row in rows),
     )
 
 

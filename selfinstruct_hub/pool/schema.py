@@ -27,7 +27,8 @@ CREATE TABLE draws (
 CREATE TABLE verdicts (
     round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
     candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL,
-    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT, revised TEXT, task_id TEXT, ids TEXT,
+    stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT, revised TEXT,
+    task_id TEXT, ids TEXT, calls TEXT,
     PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
 );
 CREATE TABLE failures (
@@ -38,8 +39,9 @@ CREATE TABLE failures (
 CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
 """
 
-# `task_id` and `ids` (of rows) say again what a task says, so that packaging need not read it as JSON: a task is
-# found by its id, and a round is counted out of an index alone. What was rejected stands among the rest.
+# `task_id`, `ids` (of rows) and `calls` say again what an accepted task and its candidate say, so that packaging
+# need not read them as JSON: a task is found by its id, and a round is counted out of an index alone. What was
+# rejected stands among the rest.
 _FOUND = """
 CREATE INDEX counted ON verdicts (round, stage, reason, score, mean, ids, lost, number);
 CREATE INDEX rejected ON verdicts (round, number, position) WHERE task IS NULL OR lost <> '[]';
@@ -88,7 +90,7 @@ CREATE TABLE revision_completions (
 """
 # What a verdict ended with in format 6, which made these tables.
 _LAST_OF_6 = "near TEXT, revised TEXT,"
-SCHEMA += REVISIONS.replace(_LAST_OF_6, f"{_LAST_OF_6} task_id TEXT, ids TEXT,") + _FOUND
+SCHEMA += REVISIONS.replace(_LAST_OF_6, f"{_LAST_OF_6} task_id TEXT, ids TEXT, calls TEXT,") + _FOUND
 
 _OF_VERDICTS = ("candidate", "task", "nearest", "lost", "near", "revised")
 STORED_AS_JSON = {
@@ -148,10 +150,14 @@ ALTER TABLE verdicts ADD COLUMN revised TEXT;
     6: """
 ALTER TABLE verdicts ADD COLUMN task_id TEXT;
 ALTER TABLE verdicts ADD COLUMN ids TEXT;
+ALTER TABLE verdicts ADD COLUMN calls TEXT;
 ALTER TABLE past_verdicts ADD COLUMN task_id TEXT;
 ALTER TABLE past_verdicts ADD COLUMN ids TEXT;
-UPDATE verdicts SET task_id = task_id_of(task), ids = row_ids_of(task) WHERE task IS NOT NULL;
-UPDATE past_verdicts SET task_id = task_id_of(task), ids = row_ids_of(task) WHERE task IS NOT NULL;
+ALTER TABLE past_verdicts ADD COLUMN calls TEXT;
+UPDATE verdicts SET task_id = task_id_of(task), ids = row_ids_of(task), calls = calls_of(candidate)
+ WHERE task IS NOT NULL;
+UPDATE past_verdicts SET task_id = task_id_of(task), ids = row_ids_of(task), calls = calls_of(candidate)
+ WHERE task IS NOT NULL;
 """
     + _FOUND,
 }

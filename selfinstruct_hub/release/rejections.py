@@ -66,7 +66,7 @@ def _plain(round_number: int, batch: Sequence[tuple[Any, ...]]) -> Any:
     why = pa.nulls(len(given), pa.string())
     texts = [stored.unmarked(given), stored.unmarked(output), why]
     instances = pa.StructArray.from_arrays(texts, list(_KINDS["instances"][0]))
-    near = stored.Neighbours(nearest).column()
+    near = stored.Neighbours.of(nearest).column()
     first = pa.array([None if text == "[]" else 0 for text in nearest], pa.int64())
     at = pc.add(near.offsets.slice(0, len(near)).cast(pa.int64()), first)
     return rows.table(

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.pool.file import damaged
+from selfinstruct_hub.pool.published import Accepted
 from selfinstruct_hub.records import Round, is_import
 from selfinstruct_hub.release import stored
 from selfinstruct_hub.release.columns import COLUMNS, arrow, schema
@@ -43,30 +44,21 @@ def accepted(pool: Pool, round_: Round) -> Iterator[Callable[[], dict[str, Maker
     wrote the instruction. An imported row has none.
 
     All that is called has what it needs, so that other threads can call it, and the makers beside one another. The
-    pool is read in this one, and what is done row by row is done here too: where several threads want Python's
-    lock, each row that SQLite gives costs a change of threads.
+    pool is read in this one.
     """
     answers = None if is_import(round_.settings) else _Answers(pool, round_.number)
     for batch in pool.accepted_columns(round_.number, BATCH):
-        numbers, positions, texts, nearest, means, calls, revised, joined = zip(*batch, strict=True)
-        ids = stored.row_ids(joined)
+        ids = stored.row_ids(batch.ids)
         if len(ids):  # instructions can be imported without instances
-            found = answers.between(numbers[0], numbers[-1]) if answers else None
-            made = None if answers is None else _places(found or [], numbers, calls)
-            columns = (numbers, positions, stored.Neighbours(nearest), means, revised)
-            yield partial(_accepted, pool.path, round_, columns, "\n".join(texts).encode(), ids, found or [], made)
+            found = answers.between(batch.numbers[0], batch.numbers[-1]) if answers else []
+            made = _places(found, batch.numbers, batch.calls) if answers else None
+            yield partial(_accepted, pool.path, round_, batch, ids, found, made)
 
 
 def _accepted(
-    place: Path,
-    round_: Round,
-    columns: tuple[Any, ...],
-    lines: bytes,
-    row_ids: Any,
-    answers: list[tuple[Any, ...]],
-    made: _Made | None,
+    place: Path, round_: Round, batch: Accepted, row_ids: Any, answers: list[tuple[Any, ...]], made: _Made | None
 ) -> dict[str, Maker]:
-    tasks = stored.tasks(lines)
+    tasks = stored.tasks(batch.tasks)
     counts = pc.list_value_length(tasks["instances"]).to_numpy()
     rows = len(row_ids)
     if counts.sum() != rows:
@@ -84,7 +76,7 @@ def _accepted(
     return {
         "default": partial(table, "default", {"id": row_ids, **shown, "round": rounds}),
         "messages": partial(_messages, row_ids, **shown),
-        "provenance": partial(_provenance, round_, columns, answers, made, own, tasks, of_task),
+        "provenance": partial(_provenance, round_, batch, answers, made, own, tasks, of_task),
     }
 
 
@@ -103,7 +95,7 @@ def _messages(row_ids: Any, *, instruction: Any, input: Any, output: Any) -> Any
 
 def _provenance(
     round_: Round,
-    columns: tuple[Any, ...],
+    batch: Accepted,
     answers: list[tuple[Any, ...]],
     made: _Made | None,
     own: dict[str, Any],
@@ -111,21 +103,20 @@ def _provenance(
     of_task: Any,
 ) -> Any:
     """The table of `provenance`: `own` are columns of rows, everything else tells of tasks."""
-    numbers, positions, nearest, means, revised = columns
     told = {
         "task_id": tasks["id"],
-        "request": stored.int32(np.array(numbers)),
-        "candidate": stored.int32(np.array(positions)),
+        "request": stored.int32(np.array(batch.numbers)),
+        "candidate": stored.int32(np.array(batch.positions)),
         "is_classification": tasks["is_classification"],
-        **_origin(answers, made or _nowhere(numbers)),
-        "nearest": nearest.column(),
-        "mean_similarity": pa.array(means, pa.float64()),
+        **_origin(answers, made or _nowhere(batch.numbers)),
+        "nearest": stored.Neighbours(batch.nearest, batch.some).column(),
+        "mean_similarity": pa.array(batch.means, pa.float64()),
     }
     recipe = pa.repeat(pa.scalar(round_.settings["recipe"], pa.string()), len(own["id"]))
     if of_task is not None:
         told = {name: column.take(of_task) for name, column in told.items()}
     counts = pc.list_value_length(tasks["instances"]).to_numpy()
-    return table("provenance", {**own, "recipe": recipe, **told, "revisions": _revisions(revised, counts)})
+    return table("provenance", {**own, "recipe": recipe, **told, "revisions": _revisions(batch.revised, counts)})
 
 
 def _revisions(texts: Sequence[str | None], counts: Any) -> Any:

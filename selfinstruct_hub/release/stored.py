@@ -28,6 +28,7 @@ _TASK = pa.schema(
         ("is_classification", pa.bool_()),
     ]
 )
+_AS_CSV = bytes.maketrans(b"[]", b",\n")
 _CANDIDATE = pa.schema([("instruction", pa.string()), ("instances", _INSTANCES)])
 
 
@@ -51,45 +52,62 @@ def _fields(lines: bytes, schema: Any, unexpected: str) -> dict[str, Any]:
     return {name: table[name].combine_chunks() for name in schema.names}
 
 
-def row_ids(joined: Sequence[str]) -> Any:
-    """The ids of the rows of tasks as a column; each task's stand in one text, one after the other."""
-    digits = "".join(joined).encode()
+def row_ids(joined: str) -> Any:
+    """Ids of rows, which stand one after the other, as a column."""
+    digits = joined.encode()
     count = len(digits) // DIGITS
     offsets = np.arange(0, DIGITS * count + 1, DIGITS, dtype=np.int32)
     return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(digits))
 
 
 class Neighbours:
-    """The neighbours of tasks, from JSON such as [["id",0.5],["id",0.25]]. What is done text by text is done at
-    once, `column` by any thread."""
+    """The neighbours of tasks: `lines` are JSON such as [["id",0.5],["id",0.25]] of those that have any, which
+    `some` tells by a 1."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        # A neighbour a line, as Arrow reads CSV: nothing else of it reads numbers so fast.
-        self._lines = "],[".join([text[2:-2] for text in texts if text != "[]"]).encode().replace(b"],[", b"\n")
-        self._counts = np.array([0 if text == "[]" else text.count("],[") + 1 for text in texts])
-        # An id of a user's seed can look like the gap between two pairs, or have something that is escaped.
-        plain = b"\\" not in self._lines and self._lines.count(b'"') == 2 * self._counts.sum()
-        self._odd = None if plain else texts
+    def __init__(self, lines: bytes, some: str) -> None:
+        self._lines = lines
+        self._counts = np.array([*some.encode()]) - ord("0")
+
+    @classmethod
+    def of(cls, nearest: Sequence[str]) -> Neighbours:
+        """Those that are told by one text each."""
+        lines = "\n".join([text for text in nearest if text != "[]"])
+        return cls(lines.encode(), "".join(["0" if text == "[]" else "1" for text in nearest]))
 
     def column(self) -> Any:
         """The column of `provenance`."""
         kind = COLUMNS["provenance"]["nearest"]
-        if self._odd is not None:
-            return lists(kind, parsed(self._odd))
         if not self._lines:
             return lists(kind, [[]] * len(self._counts))
+        content = np.frombuffer(self._lines, np.uint8)
+        ends = np.append(np.flatnonzero(content == ord("\n")), len(content))
+        closing = np.flatnonzero(content == ord("]"))
+        # Of a text with so many neighbours, each closed, the last bracket closes the list.
+        found = np.diff(np.searchsorted(closing, ends), prepend=0) - 1
+        # An id of a user's seed can have something that is escaped, or a bracket.
+        plain = b"\\" not in self._lines and self._lines.count(b"[") == len(closing)
+        if not (plain and self._lines.count(b'"') == 2 * found.sum()):
+            told = iter(json.loads(b"[" + self._lines.replace(b"\n", b",") + b"]"))
+            return lists(kind, [next(told) if some else [] for some in self._counts])
+        counts = self._counts.copy()
+        counts[counts == 1] = found
+        # A neighbour a line, as Arrow reads CSV: nothing else of it reads numbers so fast. Each bracket that opens
+        # is a comma, so that two fields are empty, and each that closes ends a line; empty ones do not count.
+        text = self._lines.translate(_AS_CSV)
         table = pyarrow.csv.read_csv(
-            pa.BufferReader(self._lines),
+            pa.BufferReader(text),
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=len(self._lines) + 1, column_names=list(kind[0])
+                use_threads=False, block_size=len(text) + 1, column_names=["", "", *kind[0]]
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: arrow(dtype) for name, dtype in kind[0].items()}, null_values=[]
+                column_types={name: arrow(dtype) for name, dtype in kind[0].items()},
+                include_columns=list(kind[0]),
+                null_values=[],
             ),
         )
         ids, scores = (column.combine_chunks() for column in table.columns)
-        found = pa.StructArray.from_arrays([marked(ids), scores], list(kind[0]))
-        return pa.ListArray.from_arrays(offsets_of(self._counts), found, type=arrow(kind))
+        near = pa.StructArray.from_arrays([marked(ids), scores], list(kind[0]))
+        return pa.ListArray.from_arrays(offsets_of(counts), near, type=arrow(kind))
 
 
 def parsed(texts: Sequence[str]) -> list[Any]:

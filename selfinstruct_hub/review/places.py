@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.pool.identities import separate
 from selfinstruct_hub.records import COMPLETE, Instance, Verdict, canonical_json
-from selfinstruct_hub.release.rows import BATCH
-from selfinstruct_hub.release.stored import row_ids
 from selfinstruct_hub.reviewed import candidate_id
 
 _CANDIDATE = re.compile(r"c([1-9]\d{0,8})/(\d{1,9})/(\d{1,9})(?:/([0-9a-f]{8}))?")
@@ -36,11 +35,10 @@ def rows_of(pool: Pool, wanted: Collection[str]) -> dict[str, tuple[Key, int]]:
     for round_ in pool.rounds():
         if not round_.complete or len(found) == len(wanted):
             continue
-        for batch in pool.accepted_columns(round_.number, BATCH):
-            for number, position, *_, joined in batch:
-                for instance, row in enumerate(row_ids([joined]).to_pylist()):
-                    if row in wanted:
-                        found[row] = ((round_.number, number, position), instance)
+        for number, position, joined in pool.row_ids(round_.number):
+            for instance, row in enumerate(separate(joined)):
+                if row in wanted:
+                    found[row] = ((round_.number, number, position), instance)
     return found
 
 
