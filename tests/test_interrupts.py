@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +14,11 @@ from selfinstruct_hub import config
 from selfinstruct_hub.interrupts import Interrupts
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.workspace import Workspace
+from tests.support import tool
+from tests.support.child import PATIENCE, Child
 from tests.support.tgi import Server, running
 
-SECONDS = 30.0  # that nothing here may take
+TASKS = 60  # more than the answers of any test here bring
 
 
 @pytest.fixture
@@ -29,23 +27,13 @@ def space(tmp_path: Path) -> Path:
     return tmp_path / "w"
 
 
-def start(space: Path, server: Server, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "selfinstruct_hub", "grow", str(space), "--tasks", "400"),
-            *("--endpoint", server.url, "--concurrency", "4", *options),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def set_to(space: Path, **values: object) -> None:
+    settings = config.with_overrides(Workspace.at(space).settings(), values)
+    (space / config.FILE_NAME).write_text(config.render(settings))
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
+def command(space: Path, server: Server) -> list[str]:
+    return ["grow", str(space), "--tasks", str(TASKS), "--endpoint", server.url, "--concurrency", "4"]
 
 
 def stored(space: Path) -> int:
@@ -55,51 +43,43 @@ def stored(space: Path) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_finishes_and_stores_what_is_in_flight(space: Path, number: signal.Signals) -> None:
-    with running(Server(delay=lambda n: 0.0 if n < 6 else 1.5)) as server:
-        child = start(space, server)
-        until(lambda: len(server.requests) >= 10)
-        child.send_signal(number)
-        _, errors = child.communicate(timeout=SECONDS)
-        assert child.returncode == 130, errors
-        assert "Traceback" not in errors
-        assert "finishing 4 in flight" in errors
-        command = f"selfinstruct-hub grow {space} --tasks 400 --endpoint {server.url} --concurrency 4"
-        assert f"`{command}` goes on" in errors
+    with running(Server(held=lambda n: n >= 6)) as server:
+        child = Child(*command(space, server))
+        child.until(lambda: len(server.requests) >= 10)
+        child.send(number)
+        child.says("finishing 4 in flight")
+        server.held = lambda n: False
+        assert child.end() == 130, child.errors
+        assert "Traceback" not in child.errors
+        assert f"`selfinstruct-hub {' '.join(command(space, server))}` goes on" in child.errors
         assert stored(space) == len(server.requests) == 10
-        server.delay = lambda n: 0.0
-        with start(space, server) as again:
-            _, errors = again.communicate(timeout=SECONDS)
-        assert again.returncode == 0, errors
+        again = tool.run(*command(space, server))
+        assert again.returncode == 0, again.stderr
         seeds = [request["parameters"]["seed"] for request in server.requests]
         assert len(set(seeds)) == len(seeds)  # nothing was asked for twice
 
 
 def test_two_signals_stop_at_once(space: Path) -> None:
-    with running(Server(delay=lambda n: 0.0 if n < 6 else 20)) as server:
-        child = start(space, server)
-        until(lambda: len(server.requests) >= 10)
-        child.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert child.poll() is None
-        child.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        _, errors = child.communicate(timeout=SECONDS)
-        assert time.monotonic() - began < 10
-        assert child.returncode == 130, errors
-        assert "Traceback" not in errors
+    set_to(space, **{"endpoint.finish_seconds": 3600})
+    with running(Server(held=lambda n: n >= 6)) as server:
+        child = Child(*command(space, server))
+        child.until(lambda: len(server.requests) >= 10)
+        child.send(signal.SIGINT)
+        child.says("finishing 4 in flight")
+        assert child.runs
+        child.send(signal.SIGINT)
+        assert child.end() == 130, child.errors
+        assert "Traceback" not in child.errors
         assert stored(space) == 6
 
 
 def test_what_is_in_flight_is_waited_for_no_longer_than_is_set(space: Path) -> None:
-    settings = Workspace.at(space).settings()
-    short = config.with_overrides(settings, {"endpoint.finish_seconds": 0.3})
-    (space / config.FILE_NAME).write_text(config.render(short))
-    with running(Server(delay=lambda n: 0.0 if n < 6 else 20)) as server:
-        child = start(space, server)
-        until(lambda: len(server.requests) >= 10)
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=SECONDS / 2)
-        assert child.returncode == 130, errors
+    set_to(space, **{"endpoint.finish_seconds": 0.3})
+    with running(Server(held=lambda n: n >= 6)) as server:
+        child = Child(*command(space, server))
+        child.until(lambda: len(server.requests) >= 10)
+        child.send(signal.SIGINT)
+        assert child.end() == 130, child.errors
         assert stored(space) == 6
 
 
@@ -107,34 +87,26 @@ def test_a_signal_while_the_endpoint_is_awaited_stops_at_once(space: Path) -> No
     """Nothing is in flight: nothing to finish."""
 
     async def loading(_: web.Request) -> web.Response:
-        return web.Response(status=503)
+        return web.Response(status=503, headers={"Retry-After": "300"})
 
     server = Server()
     server._info = loading  # type: ignore[method-assign, assignment]
     with running(server):
-        child = start(space, server)
-        until(lambda: bool(server.received))
-        time.sleep(0.2)
-        child.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        _, errors = child.communicate(timeout=SECONDS)
-        assert time.monotonic() - began < 10
-        assert child.returncode == 130, errors
-        assert "Traceback" not in errors
+        child = Child(*command(space, server))
+        child.until(lambda: bool(server.received))
+        child.send(signal.SIGINT)
+        assert child.end() == 130, child.errors
+        assert "Traceback" not in child.errors
 
 
 def test_pauses_before_another_try_end_with_the_first_signal(space: Path) -> None:
     busy = {"error": "later", "error_type": "overloaded"}
-    server = Server(fault=lambda n: web.json_response(busy, status=429, headers={"Retry-After": "60"}))
+    server = Server(fault=lambda n: web.json_response(busy, status=429, headers={"Retry-After": "300"}))
     with running(server):
-        child = start(space, server)
-        until(lambda: bool(server.requests))
-        time.sleep(0.5)
-        child.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        _, errors = child.communicate(timeout=SECONDS)
-        assert time.monotonic() - began < 10
-        assert child.returncode == 130, errors
+        child = Child(*command(space, server))
+        child.says("overloaded (HTTP 429: later), trying again")
+        child.send(signal.SIGINT)
+        assert child.end() == 130, child.errors
 
 
 def test_handlers_are_those_from_before_again() -> None:
@@ -153,5 +125,5 @@ def test_in_another_thread_nothing_is_handled_and_all_works() -> None:
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(Interrupts().run(work)))
     thread.start()
-    thread.join(SECONDS)
+    thread.join(PATIENCE)
     assert found == [7]

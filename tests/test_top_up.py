@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from selfinstruct_hub.rounds import short
 from selfinstruct_hub.status import status
 from selfinstruct_hub.working import Bounds, Hooks
 from selfinstruct_hub.workspace import Workspace
+from tests.support.child import Child
 from tests.support.revising import Tool, files_of, shorten, write_all
 from tests.support.tgi import Server, running
 
@@ -55,11 +53,6 @@ def space(made: Path, tmp_path: Path) -> Workspace:
 
 def settings_for(space: Workspace, server: Server, **values: object) -> config.Settings:
     return config.with_overrides(space.settings(), {"endpoint.url": server.url, **values})
-
-
-def command(space: Workspace, server: Server, *options: str) -> list[str]:
-    where = ["--endpoint", server.url] if server.url else []
-    return [sys.executable, "-m", "selfinstruct_hub", "grow", str(space.path), *where, *options]
 
 
 @pytest.fixture
@@ -172,13 +165,11 @@ def test_kill_9_and_the_same_command_give_the_same_release(
     assert done.returncode == 0, done.stderr
     assert "round 1: 8 tasks won\n" in done.stdout
     assert "releases/v2.0.2" in done.stdout
-    with running(Server(answer=write_all, delay=lambda number: 0.05)) as slow:
-        arguments = command(space, slow, "--top-up", "--concurrency", "4")
-        with subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as child:
-            deadline = time.monotonic() + 30
-            while len(slow.requests) < 5 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            child.kill()
+    with running(Server(answer=write_all, held=lambda number: number >= 4)) as slow:
+        child = Child("grow", space.path, "--endpoint", slow.url, "--top-up", "--concurrency", "4")
+        child.until(lambda: len(slow.requests) >= 5)
+        child.kill()
+        slow.held = lambda number: False
         assert not space.is_released("v2.0.2")
         again = tool(space, "--endpoint", slow.url, "--top-up", "--concurrency", "4")
         assert again.returncode == 0, again.stderr
