@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import settings
@@ -9,6 +10,9 @@ from hypothesis import settings
 # A busy machine is no fault.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# The tests start many interpreters, each of which would compile the package again where bytecode is not kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell that puts the tests in the background has them ignore Ctrl-C, and their children with them, to which some
 # tests send it.

@@ -808,8 +808,8 @@ def chinese(chinese_rows: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
 def test_output_is_utf_8_whatever_the_locale(chinese: Path, encoding: str) -> None:
-    locale = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    made = command("init", f"{chinese}-二", "--domain", "医学", **locale)
+    locale = {"PYTHONIOENCODING": encoding}
+    made = command("init", f"{chinese}-二", "--domain", "医学", **locale, PYTHONUTF8="0")
     assert f"made {chinese}-二" in made.stdout
     row = {**CHINESE, "instruction": "介绍一座你喜欢的城市及其历史。"}
     write(chinese.parent / "more.jsonl", json.dumps(row))

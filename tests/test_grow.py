@@ -74,7 +74,7 @@ def test_concurrency_and_latency_change_no_byte(tmp_path: Path) -> None:
     for in_flight in (1, 16):
         jitter = random.Random(in_flight)
         with running(Server(delay=lambda n, jitter=jitter: jitter.random() * 0.03)) as server:  # type: ignore[misc]
-            server.held = lambda n, most=min(4, in_flight): server.most_in_flight < most  # type: ignore[misc]
+            server.held = lambda n, at=in_flight: server.most_in_flight < min(4, at)  # type: ignore[misc]
             values = {"tasks": 40, "endpoint.concurrency": in_flight}
             space, settings = workspace(tmp_path / f"at-{in_flight}", server, **values)
             (first, second) = run.grow(space, settings, rounds=2)

@@ -243,7 +243,7 @@ class Server:
 
     async def _pause(self, number: int) -> None:
         await asyncio.sleep(self.delay(number))
-        while self.held(number):
+        while self.held(number):  # noqa: ASYNC110  # what it waits for happens in other threads
             await asyncio.sleep(0.002)
 
     async def _chat_tokenize(self, request: web.Request) -> web.Response:

@@ -1,8 +1,9 @@
 """The tool as its user meets it: a process with its own output, environment, folder and exit code.
 
 Most of the time that such a process takes goes into imports. So it is forked from one that has done them; its run
-and the interpreter's end are as ever. What is read earlier (PYTHONWARNINGS, HF_HOME) needs an interpreter of its
-own, and gets one. So do the tests of signals and of closed outputs, which also show that the imports are complete.
+is as ever, and so is its end, but that modules are not taken apart. What is read earlier (PYTHONWARNINGS, HF_HOME)
+needs an interpreter of its own, and gets one. So do the tests of signals and of closed outputs, which also show
+that the imports are complete.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ MODULE = "selfinstruct_hub"
 LINE = (sys.executable, "-m", MODULE)
 IMPORTED = (
     *("cli", "dedup", "doctor", "exchange", "forecast", "hub", "published", "release.contents", "run", "show"),
-    *("status", "workspace", "endpoint.detect", "judging.evaluation"),
+    *("status", "workspace", "endpoint.detect", "judging.evaluation", "recipes.alpaca", "recipes.self_instruct"),
+    *("difference", "hub.pull", "regenerate", "release.verify", "replay", "review", "show.publishing", "top_up"),
 )
-LIBRARIES = ("importlib.metadata", "pyarrow.dataset", "pydantic.plugin._loader", "rich.live", "typer.rich_utils")
+LIBRARIES = (
+    *("importlib.metadata", "jinja2.ext", "pyarrow.dataset", "pydantic.plugin._loader", "rich.live"),
+    *("typer.completion", "typer.rich_utils"),
+)
 _READ_EARLY = ("PYTHON", "HF_", "HUGGINGFACE_", "LC_", "LANG", "LD_", "TZ", "XDG_")
-_READ_LATE = {"HF_TOKEN"}
+_READ_LATE = {"HF_TOKEN", "PYTHONIOENCODING"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
 _OURS = {**os.environ, **_OFFLINE}  # before any test changes it
 
@@ -175,17 +180,40 @@ def _become_the_tool(control: socket.socket) -> None:
     sys.argv[1:] = asked["arguments"]
     sys.path[0] = asked["cwd"]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, name, errors in ((1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
+    encoding, _, asked_errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    for number, name, errors in ((1, "stdout", asked_errors or "strict"), (2, "stderr", "backslashreplace")):
         lines = os.isatty(number) or name == "stderr"
-        setattr(sys, name, io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), None, errors, None, lines))
-    sys.stdin = io.TextIOWrapper(os.fdopen(0, "rb", closefd=False))
+        file = os.fdopen(number, "wb", closefd=False)
+        setattr(sys, name, io.TextIOWrapper(file, encoding or None, errors, None, lines))
+    sys.stdin = io.TextIOWrapper(os.fdopen(0, "rb", closefd=False), encoding or None, asked_errors or None)
+
+
+def _end(code: object) -> None:
+    """What the interpreter does at its end, for a process that ends as it should. To free every object of every
+    module as well takes longer than most commands."""
+    if not isinstance(code, int | None):
+        return
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    gc.collect()  # what was left open says so
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    os._exit((code or 0) & 255)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _become_the_tool(socket.socket(fileno=int(sys.argv[1])))
-    if sys.argv[1:2] == ["-c"]:
-        code, sys.argv = sys.argv[2], ["-c", *sys.argv[3:]]
-        exec(code, {"__name__": "__main__"})
-    else:
-        runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+    try:
+        if sys.argv[1:2] == ["-c"]:
+            code, sys.argv = sys.argv[2], ["-c", *sys.argv[3:]]
+            exec(code, {"__name__": "__main__"})
+        else:
+            runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        _end(ended.code)
+        raise
+    _end(None)
