@@ -55,7 +55,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def assert_gone(pids: set[int]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while alive(pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(pids)
@@ -213,7 +213,7 @@ def test_the_command_joins_a_cluster(ray: ModuleType, tmp_path: Path) -> None:
         *("--ray", ray.get_runtime_context().gcs_address, "--workers", str(WORKERS)),
         **ray_connection.own_settings(),
     )
-    said, mistakes = process.communicate(timeout=60)
+    said, mistakes = process.communicate(timeout=180)
     assert (process.returncode, mistakes) == (0, "")
     assert json.loads(said)["dropped"] == dict(plain.drops)
     for kind in (".jsonl", ".dropped.jsonl"):
@@ -249,7 +249,7 @@ def test_ctrl_c_leaves_no_cluster(tmp_path: Path) -> None:
     with (tmp_path / "pipe").open("w") as feed:
         feed.writelines(json.dumps({"instruction": f"row {n} of {n * 7}"}) + "\n" for n in range(5000))
         feed.flush()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not list(work.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.02)
         running = descendants(process.pid)
@@ -258,7 +258,7 @@ def test_ctrl_c_leaves_no_cluster(tmp_path: Path) -> None:
         files = {Path(found) for found in re.findall(r"/tmp/ray-\w+", started_with)}
         assert [folder.is_dir() for folder in files] == [True]
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to all of them
-        said = process.communicate(timeout=30)
+        said = process.communicate(timeout=180)
     assert (process.returncode, *said) == (130, "", "interrupted; nothing was written\n")
     assert_gone(running)
     assert [list(folder.iterdir()) for folder in (deep, home, work)] == [[], [], []]

@@ -391,7 +391,8 @@ def test_a_reader_that_goes_away_is_no_mistake(tmp_path: Path) -> None:
 def test_a_pipe_is_read_and_written(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", ROWS)
     shell = (
-        f"{sys.executable} -m selfinstruct_hub dedup <(cat a.jsonl) --out >(cat > out) --json 2>errors; sleep 0.2"
+        f"{sys.executable} -m selfinstruct_hub dedup <(cat a.jsonl) --out "
+        ">(cat > out; touch done) --json 2>errors; until [ -e done ]; do sleep 0.01; done; rm done"
     )
     subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True)
     assert objects(tmp_path / "out") == [ROWS[n] for n in KEPT]
@@ -605,6 +606,6 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
             time.sleep(0.02)
         assert names(tmp_path) == [".out.dropped.jsonl.unfinished", ".out.jsonl.unfinished", "pipe"]
         child.send_signal(signal.SIGINT)
-        output, errors = child.communicate(timeout=30)
+        output, errors = child.communicate(timeout=120)
     assert (child.returncode, output, errors) == (130, "", "interrupted; nothing was written\n")
     assert names(tmp_path) == ["pipe"]

@@ -37,6 +37,7 @@ class Scripted:
         seconds: float = 0.0,
         limits: Limits | None = None,
         queue: float | None = 0.0,
+        held: asyncio.Event | None = None,
     ) -> None:
         self.name = name
         self.model = "m"
@@ -47,6 +48,7 @@ class Scripted:
         self._script = script
         self._seconds = seconds
         self._queue = queue
+        self._held = held  # answers wait for it
 
     async def send(self, prompt: str, decoding: Decoding) -> Completion:
         number = len(self.prompts)
@@ -55,6 +57,8 @@ class Scripted:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self._seconds)
+            if self._held is not None:
+                await self._held.wait()
             if failure := self._script(number):
                 raise failure
             return Completion(f"{self.name} {prompt}", "eos", generated_tokens=5, queue_time=self._queue)
@@ -72,6 +76,11 @@ def dispatcher(*servers: Scripted, report: events.Report = events.ignore, **sett
 async def ask(endpoint: Dispatcher, prompt: str = "p", *order: int) -> Completion:
     async with endpoint.turn(*order) as turn:
         return await turn.complete(prompt, Decoding(10))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 def fails(reason: str, times: int, **more: Any) -> Callable[[int], Exception | None]:
@@ -94,7 +103,7 @@ async def test_a_transient_failure_is_tried_again_and_told(reason: str) -> None:
 async def test_tries_are_bounded_and_the_last_reason_is_told() -> None:
     server = Scripted(fails(SERVER_ERROR, 99))
     with pytest.raises(
-        RequestFailedError, match=r"http://one failed 3 times in 0 s, last with so it said"
+        RequestFailedError, match=r"http://one failed 3 times in \d+ s, last with so it said"
     ) as error:
         await ask(dispatcher(server, attempts=3))
     assert (error.value.reason, error.value.said, error.value.tries) == (SERVER_ERROR, "so it said", 3)
@@ -106,7 +115,7 @@ async def test_429_is_bounded_by_time_and_not_by_tries() -> None:
     began = time.monotonic()
     with pytest.raises(RequestFailedError) as error:
         await ask(dispatcher(Scripted(fails(OVERLOADED, 10**6)), attempts=2, stall=0.3))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert error.value.tries > 2
 
 
@@ -123,7 +132,7 @@ async def test_a_pause_beyond_the_stall_deadline_is_not_waited_for() -> None:
     began = time.monotonic()
     with pytest.raises(RequestFailedError):
         await ask(dispatcher(server, stall=100))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 async def test_what_is_not_transient_is_raised_at_once_and_its_place_is_given_back() -> None:
@@ -188,16 +197,18 @@ async def test_a_server_that_answers_nobody_is_left_alone_between_tries() -> Non
 
 
 async def test_a_cancelled_request_gives_its_place_back() -> None:
-    server = Scripted(seconds=0.05)
+    answers = asyncio.Event()
+    server = Scripted(held=answers)
     endpoint = dispatcher(server, concurrency=1)
     first = asyncio.create_task(ask(endpoint, "first", 0))
     waiting = [asyncio.create_task(ask(endpoint, "waiting", 1)) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    await until(lambda: server.in_flight == 1)
     first.cancel()
     waiting[0].cancel()
-    done = await asyncio.wait_for(asyncio.gather(first, *waiting, return_exceptions=True), 5)
+    answers.set()
+    done = await asyncio.wait_for(asyncio.gather(first, *waiting, return_exceptions=True), 60)
     assert [isinstance(one, asyncio.CancelledError) for one in done] == [True, True, False, False]
-    assert (await asyncio.wait_for(ask(endpoint), 5)).generated_tokens == 5
+    assert (await asyncio.wait_for(ask(endpoint), 60)).generated_tokens == 5
 
 
 async def test_a_place_given_at_the_moment_of_a_cancellation_is_not_lost() -> None:
@@ -207,16 +218,18 @@ async def test_a_place_given_at_the_moment_of_a_cancellation_is_not_lost() -> No
     second = asyncio.create_task(ask(endpoint, "second", 1))
     first.add_done_callback(lambda _: second.cancel())  # the place is the second's by then
     await asyncio.gather(first, second, return_exceptions=True)
-    assert (await asyncio.wait_for(ask(endpoint), 5)).generated_tokens == 5
+    assert (await asyncio.wait_for(ask(endpoint), 60)).generated_tokens == 5
 
 
 async def test_after_stop_only_what_is_in_flight_comes() -> None:
-    server = Scripted(lambda n: TransientError(TIMEOUT) if n == 1 else None, seconds=0.02)
+    answers = asyncio.Event()
+    server = Scripted(lambda n: TransientError(TIMEOUT) if n == 1 else None, held=answers)
     endpoint = dispatcher(server, concurrency=2, report=events.ignore)
     tasks = [asyncio.create_task(ask(endpoint, str(n), n)) for n in range(5)]
-    await asyncio.sleep(0.01)
+    await until(lambda: server.in_flight == 2)
     endpoint.stop("interrupt")
-    found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+    answers.set()
+    found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
     assert isinstance(found[0], Completion)
     assert all(isinstance(error, BudgetReached) and error.limit == "interrupt" for error in found[1:])
     with pytest.raises(BudgetReached):
@@ -249,7 +262,7 @@ async def test_what_failed_elsewhere_waits_for_the_server_that_works() -> None:
     down = Scripted(fails(CONNECTION, 10**6), name="http://down")
     up = Scripted(seconds=0.02, name="http://up", limits=Limits(max_concurrent_requests=2))
     endpoint = dispatcher(down, up, attempts=3)
-    found = await asyncio.wait_for(asyncio.gather(*(ask(endpoint, str(n), n) for n in range(60))), 20)
+    found = await asyncio.wait_for(asyncio.gather(*(ask(endpoint, str(n), n) for n in range(60))), 60)
     assert {completion.text.split()[0] for completion in found} == {"http://up"}
 
 
@@ -264,11 +277,12 @@ async def test_a_server_that_comes_back_is_used_again() -> None:
 
 
 async def test_what_is_in_flight_is_with_a_server() -> None:
-    server = Scripted(fails(OVERLOADED, 1, retry_after=0.2), seconds=0.01)
+    answers = asyncio.Event()
+    server = Scripted(fails(OVERLOADED, 1, retry_after=0.2), held=answers)
     endpoint = dispatcher(server, concurrency=4)
     task = asyncio.create_task(ask(endpoint))
-    await asyncio.sleep(0.005)
-    assert endpoint.in_flight == 1
-    await asyncio.sleep(0.1)
-    assert endpoint.in_flight == 0  # it pauses
+    await until(lambda: endpoint.in_flight == 1)
+    answers.set()
+    await asyncio.wait_for(until(lambda: endpoint.in_flight == 0), 60)  # it pauses
+    assert not task.done()
     await task

@@ -141,7 +141,7 @@ async def test_what_is_transient_is_tried_again(kind: str) -> None:
 async def test_patience_ends_with_the_reason_and_what_to_do() -> None:
     with (
         running(Server(fault=lambda n: broken("503 page"))) as server,
-        pytest.raises(RequestFailedError, match="failed 3 times in 0 s, last with HTTP 503; what was"),
+        pytest.raises(RequestFailedError, match=r"failed 3 times in \d+ s, last with HTTP 503; what was"),
     ):
         await ask(server, attempts=3)
     assert len(server.requests) == 3
@@ -150,11 +150,10 @@ async def test_patience_ends_with_the_reason_and_what_to_do() -> None:
 async def test_a_hanging_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tgi, "SECONDS_PER_TOKEN", 0.0)
     with (
-        running(Server(delay=lambda n: 1.0)) as server,
-        pytest.raises(RequestFailedError, match="no answer within"),
+        running(Server(held=lambda n: True)) as server,
+        pytest.raises(RequestFailedError, match=r"failed 2 times in .*no answer within"),
     ):
-        await ask(server, attempts=2, timeout=0.05)
-    assert len(server.requests) == 2
+        await ask(server, attempts=2, timeout=0.1)
 
 
 @pytest.mark.parametrize(

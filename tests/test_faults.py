@@ -19,11 +19,11 @@ from selfinstruct_hub.workspace import Workspace
 from tests.support.gpu import FAULTS, GPU, faulty, recipes
 from tests.support.tgi import running
 
-IN_FLIGHT = 32
+IN_FLIGHT = 16
 SEED = 42
 # A hang costs this much, and a whole answer must never take as long, or it would be asked for twice: a server
 # and a client in one process, and other tests beside them.
-TIMEOUT = 2.0
+TIMEOUT = 4.0
 
 
 @pytest.fixture(autouse=True)
@@ -89,21 +89,21 @@ def assert_nothing_was_paid_twice(space: Workspace, gpu: GPU, calls: int = 1) ->
     assert all(number >= judged for number, _ in missing)
 
 
-def test_two_thousand_answers_with_every_fifth_try_spoilt(tmp_path: Path) -> None:
+def test_a_thousand_answers_with_every_fifth_try_spoilt(tmp_path: Path) -> None:
     gpu = GPU(script=faulty(0.2), retry_after="0.02")
-    space = grown(tmp_path / "spoilt", gpu, tasks=2000)
+    space = grown(tmp_path / "spoilt", gpu, tasks=1000)
     assert set(gpu.record.faults) == set(FAULTS)
-    assert len(gpu.record.answered) >= 2000
+    assert len(gpu.record.answered) >= 1000
     assert gpu.record.tries > 1.15 * len(gpu.record.answered)
     assert gpu.record.disconnected >= gpu.record.faults["hang"] - IN_FLIGHT
     found = kept(space)
-    assert len(found) == len(set(found)) == 2000
+    assert len(found) == len(set(found)) == 1000
     assert_nothing_was_paid_twice(space, gpu)
     with Pool.open(space.pool_file, read_only=True) as pool:
         assert pool.counts(1)["failed"] == {}
     # No request was given up, so the rows are those of a server that never fails. A shorter round begins with the
     # same ones.
-    assert found[:600] == kept(grown(tmp_path / "well", GPU(), tasks=600))
+    assert found[:300] == kept(grown(tmp_path / "well", GPU(), tasks=300))
 
 
 def test_requests_that_are_given_up_cost_their_own_draws_only(tmp_path: Path) -> None:

@@ -360,7 +360,7 @@ async def test_what_no_other_try_can_mend(response: Any, kind: type[EndpointErro
 
 async def test_an_answer_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai, "SECONDS_PER_TOKEN", 0.0)
-    with running(Server(delay=lambda number: 5.0)) as server, pytest.raises(TransientError) as error:
+    with running(Server(held=lambda number: True)) as server, pytest.raises(TransientError) as error:
         await ask(server, timeout=0.05)
     assert error.value.reason == TIMEOUT
 
@@ -417,12 +417,12 @@ async def test_requests_that_are_cancelled_leave_nothing_open() -> None:
     def delay(number: int) -> float:
         if number == 7:
             all_there.set()
-        return 5.0 if number < 8 else 0.0
+        return 60.0 if number < 8 else 0.0
 
     with running(Server(answer=says("fine"), delay=delay)) as server:
         async with client(server.url) as sender:
             sending = [asyncio.create_task(sender.send("x", Decoding(5))) for _ in range(8)]
-            await asyncio.to_thread(all_there.wait, 10)
+            await asyncio.to_thread(all_there.wait, 60)
             for task in sending:
                 task.cancel()
             await asyncio.gather(*sending, return_exceptions=True)

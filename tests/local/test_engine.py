@@ -1,7 +1,7 @@
 """The engine by itself: batches, seeds, and what is left after a step that fails."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,14 @@ async def run(engine: Engine, prompt: str = PROMPT, **decoding: Any) -> Generati
     async for _ in generation:
         pass
     return generation
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to that")
 
 
 async def test_tokens_spell_the_text_and_the_times_are_in_order(engine: Engine) -> None:
@@ -95,7 +103,7 @@ async def test_a_cancelled_request_is_not_decoded_further(engine: Engine) -> Non
     running = engine.submit(ids, Decoding(max_new_tokens=4000))
     await anext(aiter(running))
     engine.cancel(running)
-    await asyncio.sleep(0.5)
+    await until(lambda: engine.load.running == 0)
     made = len(running.tokens)
     await run(engine)  # the engine goes on with others
     assert len(running.tokens) == made < 4000
@@ -123,7 +131,7 @@ async def test_a_failed_step_costs_its_batch_and_too_many_cost_the_engine(
 ) -> None:
     """The last test, because nothing is left of the engine after it."""
     innocent = asyncio.create_task(run(engine, max_new_tokens=400))
-    await asyncio.sleep(0.2)
+    await until(lambda: engine.load.running == 1)
     for failing in (run(engine, grammar=BROKEN), innocent):
         with pytest.raises(LocalEngineError, match=r"a decoding step failed: .*Unclosed"):
             await failing
