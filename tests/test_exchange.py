@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import tty
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.release import read_manifest
 from selfinstruct_hub.status import status
 from selfinstruct_hub.workspace import Workspace
+from tests.support import tool
 from tests.support.tgi import Server, running
 
 ROWS = [
@@ -445,9 +447,18 @@ def test_rows_of_one_instruction_are_one_instruction(space: Workspace, tmp_path:
 
 
 def child(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """In an interpreter of its own."""
     command = [sys.executable, "-m", "selfinstruct_hub", *map(str, arguments)]
     environment = {**os.environ, **options.pop("env", {})}
-    return subprocess.run(command, env=environment, timeout=120, **{"capture_output": True, **options})
+    return subprocess.run(command, env=environment, timeout=120, capture_output=True, **options)
+
+
+def onto(stdout: int, *arguments: str | Path) -> tuple[int, str]:
+    """Exit code and errors of the tool, with an open file for its standard output."""
+    with tempfile.TemporaryFile() as errors, Path(os.devnull).open("rb") as nothing:
+        code = tool.start(arguments, (nothing.fileno(), stdout, errors.fileno())).wait(120)
+        errors.seek(0)
+        return code, errors.read().decode()
 
 
 @pytest.fixture
@@ -466,7 +477,7 @@ def whole(filled: Workspace, tmp_path: Path) -> bytes:
 
 def test_a_pipe_is_read_once(space: Workspace) -> None:
     content = "\n".join(json.dumps(row) for row in RAW["alpaca_data"]).encode()
-    done = child("import", space.path, "/dev/stdin", input=content)
+    done = tool.run("import", space.path, "/dev/stdin", given=content)
     assert done.returncode == 0, done.stderr
     source = read_manifest(space.releases / "v1.0.0")["rounds"][0]["settings"]["source"]
     assert source["sha256"] == hashlib.sha256(content).hexdigest()
@@ -532,9 +543,8 @@ def test_an_open_descriptor_is_written_on(filled: Workspace, whole: bytes, tmp_p
         export_file(filled, Path(f"/dev/fd/{file.fileno()}"), "alpaca_data")
     assert log.read_bytes() == b"before\n" + whole
     with log.open("ab") as file:
-        done = child("export", filled.path, "/dev/stdout", "--format", "alpaca_data", stdout=file, stderr=-1,
-                     capture_output=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+        done = onto(file.fileno(), "export", filled.path, "/dev/stdout", "--format", "alpaca_data")
+    assert done[0] == 0, done[1]
     assert log.read_bytes() == b"before\n" + whole + whole
     with pytest.raises(FormatError, match=r"^/dev/fd/987: cannot be written \(Bad file descriptor\)$"):
         export_file(filled, Path("/dev/fd/987"), "alpaca_data")
@@ -549,8 +559,11 @@ def test_an_open_descriptor_is_written_on(filled: Workspace, whole: bytes, tmp_p
 def test_standard_output_is_utf_8(filled: Workspace, whole: bytes, encoding: str) -> None:
     assert not whole.isascii()
     arguments = ("export", filled.path, "-", "--format", "alpaca_data")
-    done = child(*arguments, env={"PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0"})
-    assert (done.returncode, done.stdout) == (0, whole)
+    done = tool.run(*arguments, environment={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stdout.encode()) == (0, whole)
+    if encoding == "ascii":
+        bare = child(*arguments, env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+        assert (bare.returncode, bare.stdout) == (0, whole)
 
 
 def test_standard_output_in_memory(filled: Workspace, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -572,18 +585,17 @@ def test_standard_output_in_memory(filled: Workspace, whole: bytes, monkeypatch:
 def test_standard_output_that_cannot_be_written(filled: Workspace, name: str) -> None:
     arguments = ("export", filled.path, name, "--format", "alpaca_data")
     with Path("/dev/full").open("wb") as full:
-        done = child(*arguments, stdout=full, stderr=-1, capture_output=False)
+        done = onto(full.fileno(), *arguments)
     shown = "standard output" if name == "-" else name
-    assert done.stderr.decode() == f"error: {shown}: cannot be written (No space left on device)\n"
-    assert done.returncode == 2
+    assert done == (2, f"error: {shown}: cannot be written (No space left on device)\n")
     closed = child(*arguments, preexec_fn=lambda: os.close(1))
     assert re.fullmatch("error: standard output is closed; .*\n", closed.stderr.decode())
     assert closed.returncode > 0
     reader, writer = os.pipe()
     os.close(reader)
-    gone = child(*arguments, stdout=writer, stderr=-1, capture_output=False)
+    gone = onto(writer, *arguments)
     os.close(writer)
-    assert (gone.returncode, gone.stderr) == (1, b"")
+    assert gone == (1, "")
 
 
 DYING = """

@@ -245,7 +245,7 @@ def rows_of(entries: Iterable[Entry]) -> list[tuple[str, Instance]]:
 
 
 @given(st.lists(ENTRIES, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_seed_tasks_come_back(entries: list[Entry]) -> None:
     text, count = written(entries, "seed_tasks")
     assert count == Written(rows=len(entries))
@@ -260,7 +260,7 @@ def test_seed_tasks_come_back(entries: list[Entry]) -> None:
 @given(
     st.lists(ENTRIES, min_size=1, max_size=3), st.sampled_from(["alpaca_data", "all_generated_instances", "regen"])
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_rows_of_three_texts_come_back(entries: list[Entry], name: str) -> None:
     text, count = written(entries, name)
     found = back(text, name)
@@ -275,7 +275,7 @@ def test_rows_of_three_texts_come_back(entries: list[Entry], name: str) -> None:
 
 
 @given(st.lists(ENTRIES, min_size=1, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_instructions_come_back(entries: list[Entry]) -> None:
     text, _ = written(entries, "machine_generated_instructions")
     found = back(text, "machine_generated_instructions")
@@ -285,7 +285,7 @@ def test_instructions_come_back(entries: list[Entry]) -> None:
 
 
 @given(ENTRIES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_marked_up_instances_come_back_or_are_counted(entry: Entry) -> None:
     text, count = written([entry], "machine_generated_instances")
     (found,) = back(text, "machine_generated_instances")
@@ -296,7 +296,7 @@ def test_marked_up_instances_come_back_or_are_counted(entry: Entry) -> None:
 
 
 @given(ENTRIES, st.integers(0, 5))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_finetuning_rows_come_back_or_are_counted(entry: Entry, seed: int) -> None:
     text, count = written([entry], "gpt3_finetuning_data", seed=seed)
     found = back(text, "gpt3_finetuning_data")
@@ -308,7 +308,7 @@ def test_finetuning_rows_come_back_or_are_counted(entry: Entry, seed: int) -> No
 
 
 @given(ENTRIES, st.sampled_from(["messages", "prompt_completion", "conversations"]), TEXT)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_chats_come_back_joined(entry: Entry, name: str, system: str) -> None:
     entry = replace(entry, extra={"system": system})
     text, count = written([entry], name)
