@@ -48,7 +48,15 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 def new_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("new") / "w"
     assert command("init", made).returncode == 0
+    assert without_pictures(made)
     return made
+
+
+def without_pictures(space: Path) -> bool:
+    """Drawing takes longer than all the rest of a small round."""
+    settings = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
+    assert "  pictures: auto " in settings
+    return write(space / "selfinstruct.yaml", settings.replace("  pictures: auto ", "  pictures: off "))
 
 
 @pytest.fixture
@@ -146,6 +154,7 @@ def test_kill_9_and_the_same_command_give_the_release_of_an_uninterrupted_run(tm
     for name, kills in (("whole", ()), ("killed", (5, 9, 14))):
         space = tmp_path / name / "w"
         assert command("init", space).returncode == 0
+        assert without_pictures(space)
         with running(Server()) as server:
             for moment in kills:
                 server.held = lambda n, moment=moment: n >= moment - 4  # type: ignore[misc]

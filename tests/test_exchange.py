@@ -106,7 +106,7 @@ ARRAYS = {"regen", "alpaca_data", "conversations"}
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
-    return Workspace.create(tmp_path / "w", config.Settings())
+    return Workspace.create(tmp_path / "w", config.Settings(card=config.CardSettings(pictures="off")))
 
 
 def written(path: Path, name: str, rows: list[Any]) -> Path:

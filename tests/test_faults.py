@@ -43,7 +43,7 @@ def nothing_is_swallowed(caplog: pytest.LogCaptureFixture) -> Any:
 def grown(path: Path, gpu: GPU, **values: Any) -> Workspace:
     """A workspace with one round that was grown against `gpu`."""
     space = Workspace.create(
-        path, config.with_overrides(config.Settings(), {"recipe": values.pop("recipe", "alpaca")})
+        path, config.Settings(recipe=values.pop("recipe", "alpaca"), card=config.CardSettings(pictures="off"))
     )
     overrides = {
         "seed": SEED,

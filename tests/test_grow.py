@@ -37,7 +37,8 @@ from tests.support.tgi import Server, running, write_tasks
 
 
 def workspace(path: Path, server: Server, **values: Any) -> tuple[Workspace, config.Settings]:
-    made = Workspace.create(path, config.Settings())
+    # Drawing takes longer than all the rest of a small round.
+    made = Workspace.create(path, config.Settings(card=config.CardSettings(pictures="off")))
     return made, config.with_overrides(made.settings(), {"tasks": 12, "endpoint.url": server.url, **values})
 
 

@@ -23,7 +23,7 @@ TASKS = 60  # more than the answers of any test here bring
 
 @pytest.fixture
 def space(tmp_path: Path) -> Path:
-    Workspace.create(tmp_path / "w", config.Settings())
+    Workspace.create(tmp_path / "w", config.Settings(card=config.CardSettings(pictures="off")))
     return tmp_path / "w"
 
 

@@ -110,7 +110,7 @@ def test_every_way_keeps_what_a_plain_scan_keeps(
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_instructions_of_real_lengths_are_kept_alike(language: str) -> None:
     """With near-duplicates, and with segments and merging as they are at work."""
-    candidates = instructions(260, language)
+    candidates = instructions(200, language)
     wanted = plain_scan(candidates, 0.7)
     assert 20 < len(wanted[1]) < 100, "the corpus is no test"
     with mock.patch.object(search, "_LEAST", 16):
@@ -150,7 +150,7 @@ def test_what_is_added_besides_counts_too(mode: Mode) -> None:
 
 
 def test_required_is_the_first_common_length_above_the_threshold() -> None:
-    lengths = np.arange(0, 61)
+    lengths = np.arange(0, 41)
     for threshold in (0.0, *THRESHOLDS, 0.99):
         needed = measure.required(lengths[:, None], lengths, threshold)
         for m in lengths[1:].tolist():
@@ -161,17 +161,17 @@ def test_required_is_the_first_common_length_above_the_threshold() -> None:
 
 @pytest.mark.parametrize("threshold", [0.3, 0.7, 0.9])
 def test_least_shared_by_class_of_lengths_bounds_every_length_in_it(threshold: float) -> None:
-    begins = index._classes(200)
+    begins = index._classes(110)
     assert begins[0] == 0
-    assert begins[-1] > 200
+    assert begins[-1] > 110
     assert (np.diff(begins) > 0).all()
-    for length in (0, 1, 5, 16, 33, 90, 200):
+    for length in (0, 1, 5, 16, 33, 90, 110):
         least = index._least(length, len(begins) - 1, threshold)
-        for other in range(1, 201):
+        for other in range(1, 111):
             needed = int(measure.required(length, other, threshold))
             if needed <= min(length, other):
                 assert least[np.searchsorted(begins, other, side="right") - 1] <= needed
-    for length in range(1, 200):
+    for length in range(1, 110):
         partner = measure.shortest_partner(length, threshold)
         possible = [n for n in range(1, length + 1) if measure.required(n, length, threshold) <= n]
         assert partner == (possible[0] if possible else length + 1)

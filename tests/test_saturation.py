@@ -50,7 +50,7 @@ def test_the_rule(rounds: list[dict[str, Any]], limits: dict[str, Any], said: st
 
 def test_a_run_stops_between_rounds_and_goes_on_with_another_limit(tmp_path: Path) -> None:
     with running(Server()) as server:
-        space = Workspace.create(tmp_path / "w", config.Settings())
+        space = Workspace.create(tmp_path / "w", config.Settings(card=config.CardSettings(pictures="off")))
         settings = config.with_overrides(space.settings(), {"tasks": 6, "endpoint.url": server.url})
         strict = config.with_overrides(settings, {"saturation.acceptance": 1.0, "saturation.rounds": 2})
         results = run.grow(space, strict, rounds=5)
@@ -71,7 +71,7 @@ def test_a_run_stops_between_rounds_and_goes_on_with_another_limit(tmp_path: Pat
 
 def test_the_last_round_of_a_run_says_that_the_next_would_stop(tmp_path: Path) -> None:
     with running(Server()) as server:
-        space = Workspace.create(tmp_path / "w", config.Settings())
+        space = Workspace.create(tmp_path / "w", config.Settings(card=config.CardSettings(pictures="off")))
         values = {"tasks": 6, "endpoint.url": server.url, "saturation.acceptance": 1.0, "saturation.rounds": 2}
         first, last = run.grow(space, config.with_overrides(space.settings(), values), rounds=2)
     assert (first.outcome.detail, last.outcome.limit) == ("", None)
@@ -82,7 +82,7 @@ def test_a_round_reports_how_near_its_candidates_were(tmp_path: Path) -> None:
     from selfinstruct_hub.pool import Pool
 
     with running(Server()) as server:
-        space = Workspace.create(tmp_path / "w", config.Settings())
+        space = Workspace.create(tmp_path / "w", config.Settings(card=config.CardSettings(pictures="off")))
         run.grow(space, config.with_overrides(space.settings(), {"tasks": 30, "endpoint.url": server.url}))
     (told,) = status(space)["rounds"]
     with Pool.open(space.pool_file, read_only=True) as pool:

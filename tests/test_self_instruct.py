@@ -33,7 +33,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def workspace(path: Path, server: Server, **values: Any) -> tuple[Workspace, config.Settings]:
-    made = Workspace.create(path, config.Settings(recipe="self-instruct"))
+    made = Workspace.create(
+        path, config.Settings(recipe="self-instruct", card=config.CardSettings(pictures="off"))
+    )
     return made, config.with_overrides(made.settings(), {"tasks": 20, "endpoint.url": server.url, **values})
 
 

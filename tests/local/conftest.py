@@ -1,6 +1,8 @@
 """One engine for the whole room: loading it takes seconds. It runs as the tool runs it, as a child process."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,8 +43,26 @@ def local_server() -> Iterator[str]:
     assert wait_until_dead(pid)
 
 
+GUARDED = """
+import signal, sys
+from selfinstruct_hub.local.child import LocalServer
+server = LocalServer(api_key=sys.argv[1], max_concurrent_requests=2)
+url = server.start()
+print(server.pid, url, flush=True)
+signal.pause()
+"""
+
+
 @pytest.fixture(scope="session")
 def guarded_server() -> Iterator[str]:
-    """The same with an API key, and room for two requests."""
-    with LocalServer(api_key=API_KEY, max_concurrent_requests=2) as url:
+    """The same with an API key, and room for two requests. Its parent is killed in the end: no orphan is left."""
+    with subprocess.Popen([sys.executable, "-c", GUARDED, API_KEY], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        number, url = parent.stdout.readline().split()
+        child = int(number)
+        assert is_alive(child)
+        assert os.getsid(child) != os.getsid(parent.pid), "Ctrl-C in the terminal must not reach it"
         yield url
+        assert is_alive(child)
+        parent.kill()
+    assert wait_until_dead(child)

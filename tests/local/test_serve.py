@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
@@ -24,7 +23,7 @@ from text_generation.types import Response, StreamResponse
 from selfinstruct_hub.errors import LocalEngineError, ModelNotFoundError
 from selfinstruct_hub.local.child import LocalServer
 from selfinstruct_hub.local.serve import serve
-from tests.local.conftest import API_KEY, is_alive, wait_until_dead
+from tests.local.conftest import API_KEY
 
 pytestmark = [
     pytest.mark.engine,
@@ -462,21 +461,6 @@ def test_starting_a_server_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
-def test_a_killed_parent_leaves_no_orphan() -> None:
-    code = (
-        "import os, signal; from selfinstruct_hub.local.child import LocalServer; "
-        "server = LocalServer(); server.start(); print(server.pid, flush=True); signal.pause()"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        assert is_alive(child)
-        assert os.getsid(child) != os.getsid(parent.pid), "Ctrl-C in the terminal must not reach it"
-        parent.kill()
-    assert wait_until_dead(child)
 
 
 async def test_a_child_that_cannot_start_gives_its_own_error(tmp_path: Path) -> None:
