@@ -9,6 +9,7 @@ import re
 import struct
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINE
 Figures = dict[tuple[str, str, str], dict[str, str]]
 
 
-def on_terminal(columns: int, *command: str | Path) -> list[str]:
-    """The lines that a command writes on a terminal of that width."""
+def on_terminal(
+    columns: int, *command: str | Path, see: Callable[[bytes], object] = lambda written: None
+) -> list[str]:
+    """The lines that a command writes on a terminal of that width. `see` is handed what it has written so far."""
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     import fcntl
 
@@ -50,6 +53,7 @@ def on_terminal(columns: int, *command: str | Path) -> list[str]:
         if not piece:
             break
         written += piece
+        see(written)
     os.close(leader)
     assert child.wait(60) == 0, written
     text = re.sub(r"\x1b\[[0-9;]*m", "", written.decode())
@@ -478,9 +482,21 @@ def test_a_run_on_a_terminal(tmp_path: Path) -> None:
     """It draws while nothing comes, stays within its columns, and leaves only what is said."""
     space = tmp_path / "w"
     tool.run("init", space).check_returncode()
-    with running(Server(delay=lambda number: 0.3 if number < 8 else 1.2)) as server:
+    settings = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
+    (space / "selfinstruct.yaml").write_text(settings.replace("pictures: auto", "pictures: off"), encoding="utf-8")
+    written = b""
+
+    def see(text: bytes) -> None:
+        nonlocal written
+        written = text
+
+    def held(number: int) -> bool:
+        # Until it has drawn often enough with nothing coming.
+        return number >= 8 and written.count(b" of 4 in flight") < 12
+
+    with running(Server(delay=lambda number: 0.3 if number < 8 else 0.0, held=held)) as server:
         arguments = ("--tasks", "30", "--endpoint", server.url, "--concurrency", "4")
-        lines = on_terminal(80, "grow", space, *arguments)
+        lines = on_terminal(80, "grow", space, *arguments, see=see)
     frames = [line for line in lines if re.search(r"\d of 4 in flight", line)]
     assert len(frames) >= 6  # four a second
     heads = [line for line in lines if re.search(r"round 1 .* of 30 tasks", line)]
