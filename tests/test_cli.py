@@ -56,7 +56,7 @@ def without_pictures(space: Path) -> bool:
     """Drawing takes longer than all the rest of a small round."""
     settings = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
     assert "  pictures: auto " in settings
-    return write(space / "selfinstruct.yaml", settings.replace("  pictures: auto ", "  pictures: off "))
+    return write(space / "selfinstruct.yaml", settings.replace("  pictures: auto ", "  pictures: 'off' "))
 
 
 @pytest.fixture

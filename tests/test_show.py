@@ -483,7 +483,9 @@ def test_a_run_on_a_terminal(tmp_path: Path) -> None:
     space = tmp_path / "w"
     tool.run("init", space).check_returncode()
     settings = (space / "selfinstruct.yaml").read_text(encoding="utf-8")
-    (space / "selfinstruct.yaml").write_text(settings.replace("pictures: auto", "pictures: off"), encoding="utf-8")
+    (space / "selfinstruct.yaml").write_text(
+        settings.replace("pictures: auto", "pictures: 'off'"), encoding="utf-8"
+    )
     written = b""
 
     def see(text: bytes) -> None:

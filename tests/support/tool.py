@@ -183,8 +183,8 @@ def _become_the_tool(control: socket.socket) -> None:
     encoding, _, asked_errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
     for number, name, errors in ((1, "stdout", asked_errors or "strict"), (2, "stderr", "backslashreplace")):
         lines = os.isatty(number) or name == "stderr"
-        file = os.fdopen(number, "wb", closefd=False)
-        setattr(sys, name, io.TextIOWrapper(file, encoding or None, errors, None, lines))
+        out = os.fdopen(number, "wb", closefd=False)
+        setattr(sys, name, io.TextIOWrapper(out, encoding or None, errors, None, lines))
     sys.stdin = io.TextIOWrapper(os.fdopen(0, "rb", closefd=False), encoding or None, asked_errors or None)
 
 
