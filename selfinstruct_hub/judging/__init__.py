@@ -17,6 +17,7 @@ from selfinstruct_hub.judging.evaluation import EvaluationSets
 from selfinstruct_hub.judging.gates import Gates, paraphrase
 from selfinstruct_hub.novelty import Mode, NoveltyGate, mode_for
 from selfinstruct_hub.novelty.embedding import EmbeddingComparison, EmbeddingGate
+from selfinstruct_hub.novelty.reuse import ReusingGate
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.records import Candidate, Drop, Neighbour, Round, Similarity, Verdict, task_of
 
@@ -81,7 +82,8 @@ class Judge:
         frozen = len(seeds) + sum(pool.accepted_count(number) for number in others)
         novelty = round_.settings["novelty"]
         threshold = novelty["threshold"]
-        gate = NoveltyGate(novelty["most_similar"], mode=mode or mode_of(round_, frozen), threshold=threshold)
+        made = ReusingGate if again is not None and again.reuse else NoveltyGate
+        gate = made(novelty["most_similar"], mode=mode or mode_of(round_, frozen), threshold=threshold)
         paraphrases = gates.paraphrases() if gates.paraphrases else None
         bare: dict[str, str] = {}
 
@@ -109,9 +111,14 @@ class Judge:
         """Tasks of the round so far."""
         return self._accepted
 
-    def measured(self, instruction: str, among: int) -> Similarity:
-        """How near an instruction is to the first `among` that were known, in full."""
-        return self._gate.measured(instruction, among)
+    @property
+    def reusing(self) -> ReusingGate | None:
+        """The gate where what was compared before is used again. Until it is started it compares everything."""
+        return self._gate if isinstance(self._gate, ReusingGate) else None
+
+    def measured(self, asked: Sequence[tuple[str, int]]) -> list[Similarity]:
+        """How near each of several instructions is to the first so many that were known, in full."""
+        return self._gate.measured(asked)
 
     def passing(self, candidates: Sequence[Candidate]) -> list[bool]:
         """Whether each instruction passes the rules, is from no evaluation set, and is new among seeds and earlier
@@ -187,7 +194,11 @@ class Judge:
             for (*_, candidate), drop, stood in zip(places, drops, stands, strict=True)
             if drop is None
         ]
-        comparison = self._gate.comparison(texts)
+        if isinstance(self._gate, ReusingGate):
+            spots = [places[at][:2] for at, drop in enumerate(drops) if drop is None]
+            comparison = self._gate.of(spots, texts)
+        else:
+            comparison = self._gate.comparison(texts)
         paraphrases = self._paraphrases.comparison(texts) if self._paraphrases is not None else None
         compared = itertools.count()
         for (number, position, candidate), drop, stood, said in zip(places, drops, stands, ruled, strict=True):

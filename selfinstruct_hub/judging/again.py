@@ -58,10 +58,11 @@ class Beside:
 
 
 class Ruling(NamedTuple):
-    """What the rules that look at one candidate alone have said of it already: why its instruction may not stay,
+    """What the rules that look at one candidate alone have said of it already: why its `instruction` may not stay,
     or else what stays of its instances (see `filters.kept_instances`) and the task that it would be. `text` and
     `task_text` are what the pool stores of both."""
 
+    instruction: str | None
     drop: Drop | None
     kept: tuple[tuple[Instance, ...], tuple[Lost, ...], Drop | None] | None
     task: Task | None
@@ -79,12 +80,14 @@ class Again:
 
     `sections` are what to know of other rounds when it begins (None: all earlier ones, whole). `beside` has more
     tasks that were there when what is judged now was judged first. An instruction that is not `known` (accepted as
-    the round stands) must be new among `later` too, which came after it."""
+    the round stands) must be new among `later` too, which came after it. With `reuse`, what was compared before
+    need not be compared again (see `Judge.reusing`)."""
 
     complete_at: Spot = NOWHERE
     decided: Mapping[Spot, Verdict] = field(default_factory=dict)
     known: Container[str] = ()
     later: Sequence[Beside] = ()
+    reuse: bool = False
     rulings: Mapping[Spot, Ruling] = field(default_factory=dict)
     ends: list[tuple[int, Spot]] = field(default_factory=list)
     sections: Sequence[Section] | None = None

@@ -39,7 +39,7 @@ class NoveltyGate:
     def __init__(self, most_similar: int = 10, *, mode: Mode = "full", threshold: float = 0.7) -> None:
         self.mode = mode
         self.threshold = threshold
-        self._most_similar = most_similar
+        self.most_similar = most_similar
         self._alphabet = Alphabet()
         self._texts = Texts()
         self._search: FullScan | FastSearch = (
@@ -72,12 +72,19 @@ class NoveltyGate:
         (known,) = self._search.known([query], end)
         return self._similarity(known, (), {}, end)
 
-    def measured(self, instruction: str, among: int) -> Similarity:
-        """What full mode would tell, in either mode: the nearest of the first `among` and the mean over them."""
-        scan = FullScan(self._texts, self._most_similar)
-        (known,) = scan.known([self._alphabet.encoded(instruction)], among)
-        best, mean = scan.nearest(known, (), {}, among)  # type: ignore[arg-type]
-        return Similarity(tuple([Neighbour(self._texts.ids[place], score) for place, score in best]), mean)
+    def measured(self, asked: Sequence[tuple[str, int]]) -> list[Similarity]:
+        """What full mode would tell, in either mode, of several (instruction, how many of the first are compared
+        with): the nearest and the mean."""
+        scan = FullScan(self._texts, self.most_similar)
+        ends = [end for _, end in asked]
+        found = scan.known_each(self._alphabet.encoded_all([text for text, _ in asked]), ends)
+        told = []
+        for known, end in zip(found, ends, strict=True):
+            best, mean = scan.nearest(known, (), {}, end)  # type: ignore[arg-type]
+            told.append(
+                Similarity(tuple([Neighbour(self._texts.ids[place], score) for place, score in best]), mean)
+            )
+        return told
 
     def comparison(self, instructions: Sequence[str]) -> Comparison:
         """The same for several instructions, faster than one by one."""

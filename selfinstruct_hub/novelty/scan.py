@@ -87,6 +87,23 @@ class FullScan:
             for known in self._ranked(common[first : first + step], length[first : first + step], own)
         ]
 
+    def known_each(self, queries: Sequence[Encoded], ends: Sequence[int]) -> list[Known]:
+        """Each of `queries` against as many of the first texts as `ends` says for it."""
+        found: list[Known] = []
+        while len(found) < len(queries):
+            first = len(found)
+            # Those that follow each other have about the same end: what is too much of some is little.
+            count = self.batch(max(ends[first : first + _BATCH]))
+            some, until = queries[first : first + count], ends[first : first + count]
+            common, length = common_lengths(some, self._texts.between(0, max(until))), lengths(some)
+            for at, end in enumerate(until):
+                if end:
+                    row, own = slice(at, at + 1), self._texts.lengths(0, end)
+                    found += self._ranked(common[row, :end], length[row], own)
+                else:
+                    found.append(Known([], 0))
+        return found
+
     def together(self, queries: Sequence[Encoded], end: int) -> tuple[list[Known], list[Mutual]]:
         """The same, and each of `queries` against all of them."""
         known = self.known(queries, end)

@@ -54,14 +54,14 @@ class FastSearch:
                         above[which].append((place, score))
         if indexed < end:
             own = self._texts.lengths(indexed, end)
-            for which, place, score in self._clear(queries, self._texts.between(indexed, end), own):
+            for which, place, score in self.clear(queries, self._texts.between(indexed, end), own):
                 above[which].append((place + indexed, score))
         return above
 
     def mutual(self, queries: Sequence[Encoded]) -> list[Above]:
         """The (number, F1) of those of `queries` that score above the threshold, for each of them."""
         above: list[Above] = [[] for _ in queries]
-        for which, other, score in self._clear(queries, queries, lengths(queries)):
+        for which, other, score in self.clear(queries, queries, lengths(queries)):
             above[which].append((other, score))
         return above
 
@@ -96,7 +96,7 @@ class FastSearch:
         last_one = Segment(self._texts.between(first, indexed), first, self._threshold)
         self._index = ((*segments[: len(sizes) - 1], last_one), indexed)
 
-    def _clear(
+    def clear(
         self, queries: Sequence[Encoded], texts: Sequence[Encoded], own: Any
     ) -> list[tuple[int, int, float]]:
         """The (query, text, F1) of those that score above the threshold, all compared. `own` are the lengths of

@@ -189,6 +189,35 @@ class Judgements:
         )
         return {(n, position) for n, position in self._rows(query, round_number, REVIEW, ABANDONED)}
 
+    def revised_since(self, round_number: int) -> dict[int, int]:
+        """Of the rounds up to one those that a revision has touched since that one was begun, each with the first
+        revision that did: what it kept is how the round stood then."""
+        query = (
+            "SELECT round, min(revision) FROM revised_rounds WHERE round <= :round AND revision >"
+            " (SELECT coalesce(max(number), 0) FROM revisions WHERE after_round < :round) GROUP BY round"
+        )
+        return dict(self._rows(query, round=round_number))
+
+    def past_instructions(self, revision: int, round_number: int) -> list[tuple[str, str]]:
+        """The (id, instruction) of a round's tasks as they stood before a revision, in order."""
+        query = (
+            "SELECT json_extract(task, '$.id'), json_extract(task, '$.instruction') FROM past_verdicts"
+            " WHERE revision = ? AND round = ? AND task IS NOT NULL ORDER BY number, position"
+        )
+        return self._rows(query, revision, round_number)
+
+    def past_rows(
+        self, revision: int, round_number: int, first: int, last: int, position: int = 0, before: int | None = None
+    ) -> list[tuple[Any, ...]]:
+        """The verdicts of a round's draws numbered `first` to `last` as they stood before a revision, as a table's
+        rows; of each the positions from `position` to before `before`."""
+        end = "" if before is None else f" AND position < {before:d}"
+        query = (
+            f"SELECT {_VERDICT} FROM past_verdicts WHERE revision = ? AND round = ? AND number BETWEEN ? AND ?"
+            f" AND position >= ?{end} ORDER BY number, position"
+        )
+        return self._rows(query, revision, round_number, first, last, position)
+
     def accepted_instructions(self, round_number: int) -> set[str]:
         """The instructions of a round's accepted tasks."""
         query = "SELECT json_extract(task, '$.instruction') FROM verdicts WHERE round = ? AND task IS NOT NULL"

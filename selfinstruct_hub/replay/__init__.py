@@ -7,7 +7,7 @@ judged is in `rejudging`, what of it is new in `changes`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from selfinstruct_hub.novelty import Mode, NoveltyGate, mode_for
 from selfinstruct_hub.novelty.gate import FULL_UP_TO
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.pool.again import Section
-from selfinstruct_hub.records import REPLAY, Round, is_import
-from selfinstruct_hub.replay.changes import Example, Gone, RoundChanges, Row, rows_of
+from selfinstruct_hub.records import REPLAY, Round, Verdict, is_import
+from selfinstruct_hub.replay.changes import Example, Gone, RoundChanges, Row, Unmeasured, rows_of
 from selfinstruct_hub.replay.rejudging import Others, Rejudged, Rejudging
 from selfinstruct_hub.rounds import check_closed, next_revision
 from selfinstruct_hub.run import package_complete_rounds
@@ -32,6 +32,7 @@ __all__ = ["Example", "Hooks", "Replayed", "Replaying", "RoundChanges", "not_rep
 PULLED = "it was pulled, and a release holds no answers"
 DROPPED = "its answers were dropped to save space (`gc`)"
 _WRITTEN = 512  # verdicts at a time
+_MEASURED, _WAITING = 128, 1024  # verdicts that are measured together, and draws that wait for it
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,12 @@ def replay(
     *,
     rounds: range | None = None,
     dry_run: bool = False,
+    recompute: bool = False,
     hooks: Hooks | None = None,
 ) -> Replayed:
-    """Judges the stored answers of `rounds` (all unless given) by `settings`, and releases what changed.
+    """Judges the stored answers of `rounds` (all unless given) by `settings`, and releases what changed. What was
+    compared when they were judged first is taken from the pool as long as it is true; with `recompute` everything
+    is compared again.
 
     Raises PoolError where a round or a revision is open or no round can be judged again, UsageError for rounds
     that are not there.
@@ -100,7 +104,7 @@ def replay(
             hooks.notice(f"round {number} is left as it is: {why}")
         said = _said(settings, gates, again)
         revision = next_revision(pool, REPLAY, [round_.number for round_ in again], said, settings)
-        replaying = Replaying(pool, said, gates, [round_.number for round_ in again])
+        replaying = Replaying(pool, said, gates, [round_.number for round_ in again], reuse=not recompute)
         found: list[RoundChanges] = []
         total, done = sum(pool.judged_draws(round_.number) for round_ in again), 0
         with pool.judging_anew(revision) as rewriting:
@@ -137,18 +141,27 @@ class Replaying:
     """Several rounds judged again, one after the other, by the same settings."""
 
     def __init__(
-        self, pool: Pool, said: Mapping[str, Any], gates: Gates, numbers: Sequence[int], until: int | None = None
+        self,
+        pool: Pool,
+        said: Mapping[str, Any],
+        gates: Gates,
+        numbers: Sequence[int],
+        until: int | None = None,
+        *,
+        reuse: bool = False,
     ) -> None:
-        """`said` are a revision's settings, `numbers` the rounds that it judges; for `until` see `Rejudging`."""
+        """`said` are a revision's settings, `numbers` the rounds that it judges; for `until` see `Rejudging`, for
+        `reuse` its `begin`. Both give the same."""
         self._pool = pool
         self._said = said
         self._gates = gates
         self._numbers = numbers
         self._until = until
+        self._reuse = reuse
         self._gone = Gone()
         self._rejudging: Rejudging
         self._others: dict[Section, Others] = {}
-        self._measure = False
+        self._measure = self._unmeasured = False
         self.changes: RoundChanges
 
     def round(self, round_: Round) -> Iterator[tuple[Rejudged, list[Row]]]:
@@ -176,12 +189,25 @@ class Replaying:
         # Both modes give the same verdicts. The fast one finds them; what is new is then measured as it would be.
         mode: Mode = mode_for(FULL_UP_TO + 1, threshold)
         self._measure = mode == "fast" and mode_of(self._round, frozen) == "full"
-        self._rejudging.begin(self._gates, mode, self._others)
+        self._unmeasured = mode == "full" and self._reuse
+        self._rejudging.begin(self._gates, mode, self._others, reuse=self._reuse)
 
     def draws(self) -> Iterator[tuple[Rejudged, list[Row]]]:
-        judge = self._rejudging.judge
+        unmeasured = Unmeasured(self._rejudging.judge)
+        waiting: list[tuple[Rejudged, list[Row]]] = []
         for result in self._rejudging.draws():
-            yield result, rows_of(result, self.changes, self._gone, judge, measure=self._measure)
+
+            def measures(place: int, verdict: Verdict, settled: Container[int] = result.settled) -> bool:
+                return self._measure or (self._unmeasured and place not in settled)
+
+            waiting.append((result, rows_of(result, self.changes, self._gone, unmeasured, measures)))
+            # Many are measured faster than one by one.
+            if not unmeasured or len(unmeasured) >= _MEASURED or len(waiting) >= _WAITING:
+                unmeasured.measure()
+                yield from waiting
+                waiting.clear()
+        unmeasured.measure()
+        yield from waiting
         self.changes.finish(self._rejudging.short)
 
     def _settings_for(self, round_: Round) -> dict[str, Any]:

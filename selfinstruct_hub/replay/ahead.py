@@ -113,9 +113,9 @@ def ruling(candidate: Candidate, rules: filters.Rules) -> Ruling:
     text = encoding.candidate_text(candidate)
     drop = filters.instruction_drop(candidate, rules)
     if drop is not None or candidate.failure is not None:
-        return Ruling(drop, None, None, text, None)
+        return Ruling(candidate.instruction, drop, None, None, text, None)
     kept = filters.kept_instances(candidate, rules)
     if kept[2] is not None:
-        return Ruling(None, kept, None, text, None)
+        return Ruling(candidate.instruction, None, kept, None, text, None)
     task = task_of(candidate, kept[0])
-    return Ruling(None, kept, task, text, canonical_json(encoding.task_values(task)))
+    return Ruling(candidate.instruction, None, kept, task, text, canonical_json(encoding.task_values(task)))

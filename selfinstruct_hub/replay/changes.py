@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,14 +149,47 @@ class Gone:
         return (*row[:_NEAREST], canonical_json(left), row[_MEAN], row[_STAGE], best, *row[_SCORE + 1 :])
 
 
-def rows_of(result: Rejudged, changes: RoundChanges, gone: Gone, judge: Judge, *, measure: bool) -> list[Row]:
-    """The verdicts of a draw as a table's rows, counted into `changes`. `measure` says that what is new is to be
-    measured in full, which the judge has not done."""
+@dataclass
+class Unmeasured:
+    """New verdicts that the judge has not measured in full, waiting to be measured together."""
+
+    judge: Judge
+    _waiting: list[tuple[list[Row], int, Verdict, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, rows: list[Row], verdict: Verdict, known: int) -> None:
+        """Waits with a verdict, which goes to the end of `rows`; `known` instructions were there before it."""
+        self._waiting.append((rows, len(rows), verdict, known))
+        rows.append(())
+
+    def measure(self) -> None:
+        """Puts them where they belong, measured."""
+        asked = []
+        for _, _, verdict, known in self._waiting:
+            text = verdict.task.instruction if verdict.task else verdict.candidate.instruction
+            asked.append((text or "", known))
+        for (rows, at, verdict, _), found in zip(self._waiting, self.judge.measured(asked), strict=True):
+            rows[at] = encoding.verdict_values(replace(verdict, similarity=found))
+        self._waiting.clear()
+
+
+def rows_of(
+    result: Rejudged,
+    changes: RoundChanges,
+    gone: Gone,
+    unmeasured: Unmeasured,
+    measures: Callable[[int, Verdict], bool],
+) -> list[Row]:
+    """The verdicts of a draw as a table's rows, counted into `changes`. `measures` says of a place and its
+    new verdict whether it is to be measured in full; its row is there when `unmeasured` has done so."""
     draw = result.draw
     rows: list[Row] = []
     left = set(range(len(draw.verdicts)))
     partners = _partners(result)
-    for verdict, known, said, at in zip(result.verdicts, result.known, result.rulings, partners, strict=True):
+    judged = zip(result.verdicts, result.known, result.rulings, partners, strict=True)
+    for place, (verdict, known, said, at) in enumerate(judged):
         old = draw.verdicts[at] if at is not None else None
         left.discard(-1 if at is None else at)
         if old is not None and _same(old, verdict, said):
@@ -165,10 +198,10 @@ def rows_of(result: Rejudged, changes: RoundChanges, gone: Gone, judge: Judge, *
             continue
         gone.note(old, verdict)
         changes.note(old, verdict, draw.number, judged=draw.judged)
-        if measure and verdict.similarity is not None:
-            text = verdict.task.instruction if verdict.task else verdict.candidate.instruction
-            verdict = replace(verdict, similarity=judge.measured(text or "", known))
-        rows.append(encoding.verdict_values(verdict))
+        if verdict.similarity is not None and measures(place, verdict):
+            unmeasured.add(rows, verdict, known)
+        else:
+            rows.append(encoding.verdict_values(verdict))
     for at in sorted(left):
         gone.note(draw.verdicts[at], None)
         changes.note(draw.verdicts[at], None, draw.number)

@@ -7,7 +7,7 @@ that nobody had needed, as far as all their answers are there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from selfinstruct_hub.judging import Again, Beside, Gates, Judge
@@ -18,6 +18,7 @@ from selfinstruct_hub.pool.again import Section, StoredDraw
 from selfinstruct_hub.records import Candidate, Round, Verdict, is_import
 from selfinstruct_hub.replay.ahead import LEAST_DRAWS, OURS, read_ahead
 from selfinstruct_hub.replay.answers import Missing, Reader
+from selfinstruct_hub.replay.recall import Recall
 
 # Draws that are read and judged together, and candidates of an import.
 _DRAWS, _CANDIDATES = 256, 1024
@@ -29,12 +30,14 @@ _EVERYWHERE: Spot = (1 << 62, 0)
 @dataclass
 class Rejudged:
     """A stored draw with its new verdicts; `known` has for each how many instructions it was compared with,
-    `rulings` what the rules had said before, where they had."""
+    `rulings` what the rules had said before, where they had; at the places of `settled` a verdict stays as a
+    person has decided."""
 
     draw: StoredDraw
     verdicts: list[Verdict] = field(default_factory=list)
     known: list[int] = field(default_factory=list)
     rulings: Sequence[Ruling | None] = ()
+    settled: Container[int] = ()
 
 
 @dataclass
@@ -78,13 +81,21 @@ class Rejudging:
             sections=[one for one in all_sections if one.round < round_.number and one.time < began],
         )
         self._others: dict[int, Others] = {}
+        self._recall: Recall | None = None
         self.judge: Judge
 
     def begin(
-        self, gates: Gates, mode: Mode | None = None, others: Mapping[Section, Others] | None = None
+        self,
+        gates: Gates,
+        mode: Mode | None = None,
+        others: Mapping[Section, Others] | None = None,
+        *,
+        reuse: bool = False,
     ) -> None:
         """Reads the earlier rounds, which the pool must hold as they are to be compared with; `mode` is how,
-        whatever the settings say. `others` are there for sections of this round."""
+        whatever the settings say. `others` are there for sections of this round. With `reuse` what was
+        compared when the round was judged first is not compared again, and nobody measures what is below the
+        threshold."""
         self._others = {}
         for section, one in (others or {}).items():
             # A top-up that asked for nothing more begins where the next one does.
@@ -92,7 +103,11 @@ class Rejudging:
             self._others[section.first] = Others([*earlier, *one.before], one.after)
         if any(one.after for one in self._others.values()):
             self._again.known = self._pool.accepted_instructions(self._round.number)
+        self._again.reuse = reuse
         self.judge = Judge.resumed(self._pool, self._round, gates, again=self._again, mode=mode)
+        self._recall = None
+        if (gate := self.judge.reusing) is not None:
+            self._recall = Recall(self._pool, self._round, gate)
 
     @property
     def short(self) -> int:
@@ -130,9 +145,18 @@ class Rejudging:
 
     def _enter(self, draws: Sequence[StoredDraw]) -> None:
         """Before anything of these draws is read: where a section begins, what it is compared with."""
+        if self._recall is not None and draws and self._is_later(draws[0].number):
+            # It was compared with what there was then of all rounds, and the round itself is one of them.
+            self._recall.leave()
+            self._recall = None
         if draws and (others := self._others.get(draws[0].number)) is not None:
             self._again.beside = [*self._again.beside, *others.before]
             self._again.later = others.after
+
+    def _is_later(self, number: int) -> bool:
+        """Whether a draw was not judged when the round was grown."""
+        before = self.sections[0].before
+        return before is not None and number >= before
 
     def _unneeded(self, reader: Reader, number: int) -> Iterator[Rejudged]:
         while self.short:
@@ -181,9 +205,12 @@ class Rejudging:
                     candidates[place] = _as_it_stands(candidates[place], verdict)
                     self._rulings.pop((draw.number, first + place), None)
             asked.append((draw.number, candidates))
+        if self._recall is not None:
+            self._recall.enter(draws, rulings, first if self._imported else None)
         for (draw, found), stands, judged in zip(draws, standing, self.judge.again(asked, first), strict=True):
             said = [self._rulings.get((draw.number, first + place)) for place, _ in enumerate(found)]
-            result = Rejudged(draw, known=[known for _, known in judged], rulings=said)
+            settled = {place for place, one in stands.items() if (one.number, one.position) in self._settled}
+            result = Rejudged(draw, known=[known for _, known in judged], rulings=said, settled=settled)
             for place, (verdict, _) in enumerate(judged):
                 stood = stands.get(place)
                 if stood is not None and (stood.number, stood.position) not in self._settled:

@@ -1,0 +1,130 @@
+"""What a round found when it was judged first, as a gate uses it again (see `novelty.reuse`). Reads only.
+
+Of all that a pool holds this alone is what a comparison gave: later revisions leave a verdict as it was measured
+though the tasks around it have changed, and a top-up was judged among other tasks than those of its round.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from selfinstruct_hub.judging.again import Ruling
+from selfinstruct_hub.novelty.reuse import Draw, ReusingGate, Was
+from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.pool.again import StoredDraw
+from selfinstruct_hub.pool.file import errors_named, made
+from selfinstruct_hub.records import Candidate, Round
+
+# Of a verdict's columns.
+_POSITION, _CANDIDATE, _TASK, _NEAREST, _MEAN, _SCORE = 2, 3, 4, 7, 8, 10
+Row = tuple[Any, ...]
+
+
+class Recall:
+    """What the candidates of one round were compared with, and with what result."""
+
+    def __init__(self, pool: Pool, round_: Round, gate: ReusingGate) -> None:
+        """`round_` has the settings of now; `gate` knows what is there when it begins."""
+        self._pool = pool
+        self._number = round_.number
+        self._gate = gate
+        (then,) = [one.settings["novelty"] for one in pool.rounds() if one.number == round_.number]
+        self._then: tuple[int, float] = then["most_similar"], then["threshold"]
+        self._now: tuple[int, float] = gate.most_similar, gate.threshold
+        revised = pool.revised_since(round_.number)
+        self._revision = revised.pop(round_.number, None)
+        gate.start(self._earlier(revised) if revised else None)
+
+    def _earlier(self, revised: dict[int, int]) -> list[tuple[str, str]]:
+        """The seeds and the tasks of earlier rounds as they were when the round began, given the revisions before
+        which they were so."""
+        found = [(task.id, task.instruction) for task in self._pool.seeds()]
+        for number in range(1, self._number):
+            if (revision := revised.get(number)) is not None:
+                found += self._pool.past_instructions(revision, number)
+            else:
+                found += [(key, text) for key, text, _ in self._pool.instructions(number)]
+        return found
+
+    def enter(
+        self,
+        draws: Sequence[tuple[StoredDraw, Sequence[Candidate]]],
+        rulings: Sequence[Sequence[Ruling]],
+        first: int | None = None,
+    ) -> None:
+        """Draws that are judged next, with their candidates and, where it is known, what the rules say of each; or
+        a part of one draw, with the position `first` of its first candidate."""
+        part = None if first is None else (first, first + len(draws[0][1]))
+        first = first or 0
+        rows = [draw.verdicts for draw, _ in draws]
+        if self._revision is not None:
+            rows = self._past([draw.number for draw, _ in draws], part)
+        entered = []
+        with errors_named(self._pool.path):
+            for at, ((draw, found), some) in enumerate(zip(draws, rows, strict=True)):
+                said: Sequence[Ruling | None] = rulings[at] if rulings else ()
+                whole = len(some) == len(found) and all(
+                    row[_POSITION] == place for place, row in enumerate(some, start=first)
+                )
+                if not whole or len(said) != len(found):
+                    said = [None] * len(some)
+                was = [made(self._was, (row, one)) for row, one in zip(some, said, strict=True)]
+                entered.append(Draw(draw.number, first, was, whole))
+        self._gate.enter(entered)
+
+    def leave(self) -> None:
+        """What is judged from now on was not judged with the round."""
+        self._gate.leave()
+
+    def _past(self, numbers: Sequence[int], part: tuple[int, int] | None) -> list[list[Row]]:
+        assert self._revision is not None
+        found: dict[int, list[Row]] = {number: [] for number in numbers}
+        for row in self._pool.past_rows(self._revision, self._number, numbers[0], numbers[-1], *(part or ())):
+            found[row[1]].append(row)
+        return list(found.values())
+
+    def _was(self, stored: tuple[Row, Ruling | None]) -> Was:
+        row, said = stored
+        if said is not None and said.instruction is not None and said.text == row[_CANDIDATE]:
+            instruction: str | None = said.instruction
+        else:
+            instruction = json.loads(row[_CANDIDATE])["instruction"]
+        task = row[_TASK]
+        if task is not None:
+            task = said.task.id if said is not None and said.task and said.task_text == task else _id(task)
+        return Was(instruction, task, self._nearest(row[_NEAREST], row[_MEAN], row[_SCORE]))
+
+    def _nearest(self, text: str, mean: float | None, score: float | None) -> Sequence[tuple[str, float]] | None:
+        """What was above the threshold of now, or as many as are reported; None where that was not looked for."""
+        if mean is not None and score is None:
+            return None  # dropped before anybody compared it
+        most_then, threshold_then = self._then
+        most, threshold = self._now
+        if mean is None and threshold < threshold_then:
+            return None  # it was looked no further than to the threshold
+        if text == "[]":
+            return ()
+        nearest = [_neighbour(*one) for one in json.loads(text)]
+        if any(one[1] < next_[1] for one, next_ in itertools.pairwise(nearest)):
+            raise ValueError("neighbours that are not in order")
+        above = [one for one in nearest if one[1] > threshold]
+        # All are there where one is below, or there was room for more.
+        if len(above) < len(nearest) or len(nearest) < most_then or len(above) >= most:
+            return above
+        return None
+
+
+def _id(text: str) -> str:
+    key = json.loads(text)["id"]
+    if not isinstance(key, str):
+        raise TypeError("a task whose id is no text")
+    return key
+
+
+def _neighbour(key: Any, score: Any) -> tuple[str, float]:
+    if not isinstance(key, str) or not isinstance(score, float | int):
+        raise TypeError("a neighbour that is none")
+    return key, float(score)
