@@ -276,7 +276,7 @@ class Recalled:
                 gate._won_search.settle()
             others = [place for place, one in enumerate(known) if one is not None]
             queries = [self._query(place) for place in others]
-            found = gate._won_search.known(queries, self._won_size)
+            found = gate._won_search.known(queries, self._won_size) if others else []
             self._won = {place: some for place, some in zip(others, found, strict=True) if some}
 
     def __getitem__(self, place: int) -> Similarity:

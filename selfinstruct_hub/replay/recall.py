@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfinstruct_hub.judging.again import Ruling
 from selfinstruct_hub.novelty.reuse import Draw, ReusingGate, Was
@@ -23,6 +23,13 @@ _POSITION, _CANDIDATE, _TASK, _NEAREST, _MEAN, _SCORE = 2, 3, 4, 7, 8, 10
 Row = tuple[Any, ...]
 
 
+class Limits(NamedTuple):
+    """How many neighbours a gate reports, and above which score it drops."""
+
+    most_similar: int
+    threshold: float
+
+
 class Recall:
     """What the candidates of one round were compared with, and with what result."""
 
@@ -32,8 +39,8 @@ class Recall:
         self._number = round_.number
         self._gate = gate
         (then,) = [one.settings["novelty"] for one in pool.rounds() if one.number == round_.number]
-        self._then: tuple[int, float] = then["most_similar"], then["threshold"]
-        self._now: tuple[int, float] = gate.most_similar, gate.threshold
+        self._then = Limits(then["most_similar"], then["threshold"])
+        self._now = Limits(gate.most_similar, gate.threshold)
         revised = pool.revised_since(round_.number)
         self._revision = revised.pop(round_.number, None)
         gate.start(self._earlier(revised) if revised else None)
@@ -95,26 +102,31 @@ class Recall:
         task = row[_TASK]
         if task is not None:
             task = said.task.id if said is not None and said.task and said.task_text == task else _id(task)
-        return Was(instruction, task, self._nearest(row[_NEAREST], row[_MEAN], row[_SCORE]))
+        return Was(instruction, task, still_known(row[_NEAREST], row[_MEAN], row[_SCORE], self._then, self._now))
 
-    def _nearest(self, text: str, mean: float | None, score: float | None) -> Sequence[tuple[str, float]] | None:
-        """What was above the threshold of now, or as many as are reported; None where that was not looked for."""
-        if mean is not None and score is None:
-            return None  # dropped before anybody compared it
-        most_then, threshold_then = self._then
-        most, threshold = self._now
-        if mean is None and threshold < threshold_then:
-            return None  # it was looked no further than to the threshold
-        if text == "[]":
-            return ()
-        nearest = [_neighbour(*one) for one in json.loads(text)]
-        if any(one[1] < next_[1] for one, next_ in itertools.pairwise(nearest)):
-            raise ValueError("neighbours that are not in order")
-        above = [one for one in nearest if one[1] > threshold]
-        # All are there where one is below, or there was room for more.
-        if len(above) < len(nearest) or len(nearest) < most_then or len(above) >= most:
-            return above
-        return None
+
+def still_known(
+    text: str, mean: float | None, score: float | None, then: Limits, now: Limits
+) -> Sequence[tuple[str, float]] | None:
+    """What a stored verdict says of the nearest (its columns nearest, mean and score): those above the threshold
+    of now, or at least as many as are reported; None where nobody looked for that.
+
+    Raises ValueError and TypeError for what no gate has found.
+    """
+    if mean is not None and score is None:
+        return None  # dropped before anybody compared it
+    if mean is None and now.threshold < then.threshold:
+        return None  # it was looked for what is above the threshold of then, and no further
+    if text == "[]":
+        return ()
+    nearest = [_neighbour(*one) for one in json.loads(text)]
+    if any(one[1] < next_[1] for one, next_ in itertools.pairwise(nearest)):
+        raise ValueError("neighbours that are not in order")
+    above = [one for one in nearest if one[1] > now.threshold]
+    # All are there where one is not above, or there was room for more.
+    if len(above) < len(nearest) or len(nearest) < then.most_similar or len(above) >= now.most_similar:
+        return above
+    return None
 
 
 def _id(text: str) -> str:
