@@ -108,9 +108,11 @@ def test_a_second_process_reads_the_same(
 
 def test_a_second_process_that_dies_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(ahead, "wait", lambda reading: [one.exception() for one in reading])
+    monkeypatch.setattr(ahead, "_Reading", None)  # this process has nothing to read: there are no other batches
     draws = [StoredDraw(0, True, answers={0: Answer("tasks", "", 3, "x" * 200_000, "eos")})]
     with pytest.raises(SelfInstructError, match="has ended, and nothing was changed; start again"):
-        next(ahead.read_ahead(Round(1, "v1.0.0", 1, True, {}), iter([draws] * 4)))
+        next(ahead.read_ahead(Round(1, "v1.0.0", 1, True, {}), iter([draws] * 3)))
 
 
 def test_other_rules_win_and_lose_rows_and_a_dry_run_says_the_same(copy: tuple[Workspace, Settings]) -> None:

@@ -1,5 +1,5 @@
 """Reading answers ahead in a second process, while the first one judges: parsers and the rules that look at one
-candidate alone, whose verdict depends on nothing else.
+candidate alone, whose verdict depends on nothing else. The first one reads too where it would have to wait.
 
 Only for recipes of ours with one stage, which another process knows too, and only where there is enough to do.
 """
@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import IO, Any
 
@@ -28,7 +28,8 @@ from selfinstruct_hub.replay.answers import Reader
 
 # Below so many draws the process would still be starting when the other is done.
 LEAST_DRAWS = 4000
-_AHEAD = 3  # batches
+# Batches that the other process has to read, and that are held in all.
+_AHEAD, _HELD = 3, 8
 OURS = ("alpaca",)
 
 Read = list[tuple[list[Candidate], list[Ruling]]]
@@ -47,31 +48,60 @@ def read_ahead(round_: Round, batches: Iterator[list[StoredDraw]]) -> Iterator[B
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         ) as process,
+        # In threads, because both ends may wait for the other to read.
         ThreadPoolExecutor(1, thread_name_prefix="answers") as sending,
+        ThreadPoolExecutor(1, thread_name_prefix="answers") as receiving,
     ):
         assert process.stdin is not None
         assert process.stdout is not None
+        reading: _Reading | None = None
+        # Batches in order, each with what is read of it or will be.
+        waiting: deque[tuple[list[StoredDraw], Future[Read] | None, Read]] = deque()
         try:
-            waiting: deque[list[StoredDraw]] = deque()
-            # In a thread, because both ends may wait for the other to read.
-            first = (round_.number, dict(round_.settings))
-            sending.submit(_send, process.stdin, first)
-            for batch in batches:
-                # What its parser needs, and nothing of what was judged.
-                asked = [StoredDraw(draw.number, draw.judged, answers=draw.answers) for draw in batch]
-                sending.submit(_send, process.stdin, asked)
-                waiting.append(batch)
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft(), _received(process.stdout)
-            for batch in waiting:
-                yield batch, _received(process.stdout)
+            sending.submit(_send, process.stdin, (round_.number, dict(round_.settings)))
+            while True:
+                asked = sum(there is not None and not there.done() for _, there, _ in waiting)
+                while asked < _AHEAD and (batch := next(batches, None)) is not None:
+                    # What its parser needs, and nothing of what was judged.
+                    answers = [StoredDraw(draw.number, draw.judged, answers=draw.answers) for draw in batch]
+                    sending.submit(_send, process.stdin, answers)
+                    waiting.append((batch, receiving.submit(_received, process.stdout), []))
+                    asked += 1
+                if not waiting:
+                    return
+                batch, there, found = waiting[0]
+                if there is None or there.done() or len(waiting) >= _HELD:
+                    waiting.popleft()
+                    yield batch, there.result() if there is not None else found
+                elif (batch := next(batches, None)) is not None:
+                    # There is nothing to judge yet, so this process reads as well.
+                    reading = reading or _Reading(round_.number, round_.settings)
+                    waiting.append((batch, None, reading.read(batch)))
+                else:
+                    wait([there])
         finally:
             # Where the caller goes away in the middle, nobody reads what is still being made.
             process.kill()
             sending.shutdown(cancel_futures=True)
+            receiving.shutdown(cancel_futures=True)
             # What it has not read any more is no error of its own, and hides none.
             with suppress(BrokenPipeError):
                 process.stdin.close()
+
+
+class _Reading:
+    """What reads answers, in either process."""
+
+    def __init__(self, number: int, settings: Mapping[str, Any]) -> None:
+        self._reader = Reader(Round(number, "", 0, True, settings), None)
+        self._rules = rules_of(settings)
+
+    def read(self, draws: Sequence[StoredDraw]) -> Read:
+        found: Read = []
+        for draw in draws:
+            candidates = self._reader.candidates(draw)
+            found.append((candidates, [ruling(candidate, self._rules) for candidate in candidates]))
+        return found
 
 
 def _send(pipe: IO[bytes], value: Any) -> None:
@@ -94,18 +124,13 @@ def answer() -> None:
     """In the other process: reads batches from standard input until it ends, and writes what it found."""
     # Ctrl-C is the first one's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    number, settings = pickle.load(sys.stdin.buffer)
-    reader, rules = Reader(Round(number, "", 0, True, settings), None), rules_of(settings)
+    reading = _Reading(*pickle.load(sys.stdin.buffer))
     while True:
         try:
             draws: Sequence[StoredDraw] = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        found: Read = []
-        for draw in draws:
-            candidates = reader.candidates(draw)
-            found.append((candidates, [ruling(candidate, rules) for candidate in candidates]))
-        _send(sys.stdout.buffer, found)
+        _send(sys.stdout.buffer, reading.read(draws))
 
 
 def ruling(candidate: Candidate, rules: filters.Rules) -> Ruling:

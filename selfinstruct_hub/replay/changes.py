@@ -166,6 +166,8 @@ class Unmeasured:
 
     def measure(self) -> None:
         """Puts them where they belong, measured."""
+        if not self._waiting:
+            return
         asked = []
         for _, _, verdict, known in self._waiting:
             text = verdict.task.instruction if verdict.task else verdict.candidate.instruction
