@@ -238,20 +238,24 @@ def replay(
     *,
     rounds: Rounds = None,
     dry_run: bool = False,
+    recompute: bool = False,
     observe: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
     **settings: Any,
 ) -> Replayed:
     """Judges the stored answers of `rounds` (a number, first and last, or all) again by today's parsers and these
-    settings, without a call, and releases what changes as a patch version. `observe` hears of (draws judged, draws
-    in all), `notice` of rounds that are left as they are.
+    settings, without a call, and releases what changes as a patch version. What was compared before is not compared
+    again where it must be the same, unless `recompute` is set. `observe` hears of (draws judged, draws in all),
+    `notice` of rounds that are left as they are.
 
     Raises PoolError where a round is open or has no answers any more, UsageError for rounds that are not there.
     """
     place = _workspace(workspace)
     chosen = _range(rounds)
     hooks = ReplayHooks(observe=observe, notice=notice)
-    return judged_again(place, _settings(place, settings), rounds=chosen, dry_run=dry_run, hooks=hooks)
+    return judged_again(
+        place, _settings(place, settings), rounds=chosen, dry_run=dry_run, recompute=recompute, hooks=hooks
+    )
 
 
 def reproduce(folder: Path | str, *, observe: Callable[[int, int], None] = lambda done, total: None) -> Reproduced:

@@ -27,6 +27,12 @@ def replay(
         str | None, typer.Option(metavar="A-B", help="Only these rounds.", show_default="all")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute", help="Compare everything again; trust no stored neighbour. The result is the same."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What changes as one JSON object.")] = False,
 ) -> None:
     chosen = span("--rounds", rounds) if rounds is not None else None
@@ -43,6 +49,7 @@ def replay(
                 workspace.settings(),
                 rounds=chosen,
                 dry_run=dry_run,
+                recompute=recompute,
                 hooks=Hooks(observe=view.observe, notice=warn),
             )
     except KeyboardInterrupt:
