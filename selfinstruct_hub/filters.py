@@ -115,7 +115,7 @@ def ends_with_colon(instance: Instance, instruction: str, rules: Rules) -> Drop 
 
 def output_repeats_instruction(instance: Instance, instruction: str, rules: Rules) -> Drop | None:
     """The instruction came back as its own answer (ours: a frequent complaint about Alpaca's data)."""
-    same = languages.tokens(instance.output) == languages.tokens(instruction)
+    same = languages.same_tokens(instance.output, instruction)
     return Drop("output_repeats_instruction") if same else None
 
 

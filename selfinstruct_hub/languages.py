@@ -83,6 +83,15 @@ def tokens(text: str) -> list[str]:
     return _patterns().token.findall(text)
 
 
+def same_tokens(text: str, other: str) -> bool:
+    """Whether two texts have the same tokens. Of most the first ones tell that they have not."""
+    if text.isascii() and other.isascii():
+        first, second = (_ASCII_TOKEN.search(one.lower()) for one in (text, other))
+        if first is None or second is None or first[0] != second[0]:
+            return first is second
+    return tokens(text) == tokens(other)
+
+
 def words(text: str) -> int:
     """Length of an instruction in words. For ASCII white-space-separated, as both papers count. Beyond it a
     character of a script without spaces is a word, and so is every other chunk that has a letter or digit."""

@@ -245,8 +245,8 @@ def replay(
 ) -> Replayed:
     """Judges the stored answers of `rounds` (a number, first and last, or all) again by today's parsers and these
     settings, without a call, and releases what changes as a patch version. What was compared before is not
-    compared again where it must be the same, unless `recompute` is set. `observe` hears of (draws judged, draws in all),
-    `notice` of rounds that are left as they are.
+    compared again where it must be the same, unless `recompute` is set. `observe` hears of (draws judged, draws
+    in all), `notice` of rounds that are left as they are.
 
     Raises PoolError where a round is open or has no answers any more, UsageError for rounds that are not there.
     """

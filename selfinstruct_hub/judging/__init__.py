@@ -7,12 +7,12 @@ Reads the pool once, when a round is begun or resumed; writes nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from selfinstruct_hub import filters, languages
-from selfinstruct_hub.judging.again import Again, Beside, Ruling, too_similar
+from selfinstruct_hub.judging.again import Again, Beside, Ruling, Spot, too_similar
 from selfinstruct_hub.judging.evaluation import EvaluationSets
 from selfinstruct_hub.judging.gates import Gates, paraphrase
 from selfinstruct_hub.novelty import Mode, NoveltyGate, mode_for
@@ -202,19 +202,22 @@ class Judge:
         paraphrases = self._paraphrases.comparison(texts) if self._paraphrases is not None else None
         compared = itertools.count()
         for (number, position, candidate), drop, stood, said in zip(places, drops, stands, ruled, strict=True):
-            verdict = stood or Verdict(
-                self._round.number, number, position, candidate, drop=drop, lost=candidate.lost
-            )
             if drop is not None:
-                yield verdict
+                yield Verdict(self._round.number, number, position, candidate, drop=drop, lost=candidate.lost)
             else:
                 place = next(compared)
                 similarity = comparison[place]  # also of what stands: it is compared with those that follow
                 if stood is None:
-                    verdict = self._verdict(verdict, similarity, paraphrases, place, said)
-                elif stood.task:
-                    self._bare.pop(stood.task.instruction, None)
-                    self._accepted += 1
+                    # Made once: there are many.
+                    made = partial(Verdict, self._round.number, number, position, candidate, similarity=similarity)
+                    verdict = self._verdict(
+                        made, (number, position), candidate, similarity, paraphrases, place, said
+                    )
+                else:
+                    verdict = stood
+                    if stood.task:
+                        self._bare.pop(stood.task.instruction, None)
+                        self._accepted += 1
                 if verdict.task:
                     comparison.accept(place, verdict.task.id)
                     if paraphrases is not None:
@@ -223,44 +226,45 @@ class Judge:
 
     def _verdict(
         self,
-        verdict: Verdict,
+        made: Callable[..., Verdict],
+        spot: Spot,
+        candidate: Candidate,
         similarity: Similarity,
         paraphrases: EmbeddingComparison | None,
         place: int,
         said: Ruling | None,
     ) -> Verdict:
         """The verdict on a candidate whose instruction passes the rules and was compared; among `paraphrases` it
-        is at `place`. `said` is what the rules have said of it."""
-        candidate = verdict.candidate
+        is at `place`. `said` is what the rules have said of it, `made` makes the verdict."""
         nearest = [near for near in similarity.nearest if not self._fills(candidate, near)][:1]
         if self._again is not None and self._again.beside:
             nearest = _nearest_of(nearest, (other.near(candidate) for other in self._again.beside))
         if nearest and nearest[0].score > self._threshold:
-            return replace(verdict, similarity=similarity, drop=too_similar(nearest[0]))
+            return made(drop=too_similar(nearest[0]), lost=candidate.lost)
         if (drop := self._paraphrase(candidate, paraphrases, place)) is not None:
-            return replace(verdict, similarity=similarity, drop=drop)
+            return made(drop=drop, lost=candidate.lost)
         if candidate.failure:
-            return replace(verdict, similarity=similarity, drop=candidate.failure)
+            return made(drop=candidate.failure, lost=candidate.lost)
         if said is not None and said.kept is not None:
             instances, lost, drop = said.kept
         else:
             instances, lost, drop = filters.kept_instances(candidate, self._rules)
         if drop is None and self._again is not None:
             drop = self._again.not_new(candidate)
-        if drop is None and self._is_surplus(verdict):
+        if drop is None and self._is_surplus(spot):
             drop = Drop("surplus", "the round was complete")
         if drop:
-            return replace(verdict, similarity=similarity, lost=lost, drop=drop)
+            return made(lost=lost, drop=drop)
         task = said.task if said is not None and said.task is not None else task_of(candidate, instances)
         self._bare.pop(task.instruction, None)
         self._accepted += 1
-        return replace(verdict, similarity=similarity, lost=lost, task=task)
+        return made(lost=lost, task=task)
 
-    def _is_surplus(self, verdict: Verdict) -> bool:
+    def _is_surplus(self, spot: Spot) -> bool:
         full = self._accepted >= self._round.wanted
         if self._again is None:
             return full
-        return self._again.is_surplus((verdict.number, verdict.position), full=full)
+        return self._again.is_surplus(spot, full=full)
 
     def _paraphrase(
         self, candidate: Candidate, paraphrases: EmbeddingComparison | None, place: int

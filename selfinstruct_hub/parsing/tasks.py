@@ -49,8 +49,8 @@ class _Item:
         return len(self.fields) - 1
 
 
-def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> list[Candidate]:
-    """The items of `text` in order, each with one instance.
+def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False, stage: str = "") -> list[Candidate]:
+    """The items of `text` in order, each with one instance; `stage` is the one that they came from.
 
     `prefilled` is what the prompt already said of the first item ("4. Instruction:"); `cut_off` says that the
     text ended by its token limit, which marks the last item unless a separator had closed it. Text before the
@@ -105,7 +105,8 @@ def labelled_tasks(text: str, *, prefilled: str = "", cut_off: bool = False) -> 
         anew = items[1].number == items[0].number
         if anew or not items[0].text(INSTRUCTION):
             del items[0]
-    return [_candidate(item, cut_off=cut_off and item is items[-1] and not item.closed) for item in items]
+    last = items[-1] if items and not items[-1].closed else None
+    return [_candidate(item, cut_off=cut_off and item is last, stage=stage) for item in items]
 
 
 def _is_structure(name: str, number: int | None, item: _Item | None, pending: str) -> bool:
@@ -126,7 +127,7 @@ def _is_structure(name: str, number: int | None, item: _Item | None, pending: st
     return item.current != OUTPUT or numbered
 
 
-def _candidate(item: _Item, *, cut_off: bool) -> Candidate:
+def _candidate(item: _Item, *, cut_off: bool, stage: str) -> Candidate:
     instruction = item.text(INSTRUCTION)
     missing = None
     if not instruction:
@@ -139,4 +140,4 @@ def _candidate(item: _Item, *, cut_off: bool) -> Candidate:
     if OUTPUT in item.fields:
         given = normalise_input(item.text(INPUT)) if INPUT in item.fields else ""
         instances = (Instance(input=given, output=item.text(OUTPUT)),)
-    return Candidate(instruction=instruction or None, instances=instances, missing=missing, cut_off=cut_off)
+    return Candidate(instruction or None, instances, missing, cut_off, stage=stage)

@@ -101,8 +101,8 @@ async def run(deck: Deck, complete: Complete, passes: Passes, plan: Plan) -> lis
     asked = prompt(shown, plan.tasks_per_request, plan.language, plan.domain, chat=plan.chat)
     completion = await complete(TASKS, asked, decoding, shown=shown)
     text = continuation(completion.text, beginning) if plan.chat else completion.text
-    found = labelled_tasks(text, prefilled=beginning, cut_off=completion.finish_reason == FINISH_LENGTH)
-    return [replace(candidate, stage=TASKS) for candidate in found]
+    cut_off = completion.finish_reason == FINISH_LENGTH
+    return labelled_tasks(text, prefilled=beginning, cut_off=cut_off, stage=TASKS)
 
 
 RECIPE = Recipe(
