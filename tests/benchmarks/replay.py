@@ -1,12 +1,14 @@
 """How fast stored completions are judged again, storing included.
 
-    python -m tests.benchmarks.replay [--completions 50000] [--items 2 --items 4]
+    python -m tests.benchmarks.replay [--completions 50000] [--items 2 --items 4] [--mode full]
 
 A pool is made up with that many stored and judged completions in one round: answers as the Alpaca recipe gets
 them, with 1 to 2 * ITEMS - 1 tasks each, instructions of `corpus` (a fifth of them near-duplicates) and outputs
-of 10 to 60 words. Then, each in a process of its own: a replay with the same settings, which changes nothing; one
-with other blocked words; and one with the novelty threshold at 0.6. Seconds are those of the whole replay but for
-the packaging of the release; megabytes are the most that the first process had.
+of 10 to 60 words. They are compared in fast mode; or in full, as in any round that begins with up to 50,000 tasks,
+and then a replay finds ten neighbours of each and not only those above the threshold of that time. Then, each in a
+process of its own: a replay with the same settings, which changes nothing; one with other blocked words; and one
+with the novelty threshold at 0.6. Seconds are those of the whole replay but for the packaging of the release;
+megabytes are the most that the first process had.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any
 
 from selfinstruct_hub import config, plan, sampling
 from selfinstruct_hub.judging import Judge
+from selfinstruct_hub.novelty import Mode
 from selfinstruct_hub.parsing import labelled_tasks
 from selfinstruct_hub.plan import plan_of
 from selfinstruct_hub.recipes import alpaca
@@ -61,8 +64,8 @@ def answers(completions: int, items: int) -> Iterator[str]:
         yield "".join(parts)
 
 
-def filled(folder: Path, completions: int, items: int) -> Workspace:
-    """A workspace with a complete round of `completions` judged ones."""
+def filled(folder: Path, completions: int, items: int, mode: Mode = "fast") -> Workspace:
+    """A workspace with a complete round of `completions` judged ones, compared in this mode."""
     workspace = Workspace.create(folder, config.Settings())
     settings = workspace.settings()
     with workspace.locked(), workspace.open_pool(settings) as pool:
@@ -86,7 +89,7 @@ def filled(folder: Path, completions: int, items: int) -> Workspace:
             asked=config.publishable(settings).model_dump(),
         )
         pool.begin_round(round_)
-        judge = Judge.resumed(pool, round_, mode="fast")
+        judge = Judge.resumed(pool, round_, mode=mode)
         prepared = plan_of(round_.settings)
         texts = enumerate(answers(completions, items))
         while some := list(islice(texts, _AT_A_TIME)):
@@ -139,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--completions", type=int, default=50_000)
     parser.add_argument("--items", type=int, action="append", help="tasks of an answer on average: 2 and 4")
+    parser.add_argument("--mode", choices=["fast", "full"], default="fast", help="how they were compared first")
     parser.add_argument("--replay", nargs=2, metavar=("DIR", "SETTINGS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.replay:
@@ -152,7 +156,7 @@ def main() -> None:
     print("| ---: | --- | ---: | ---: | ---: | --- | ---: |", flush=True)
     for items in given.items or (2, 4):
         with tempfile.TemporaryDirectory() as temporary:
-            made = filled(Path(temporary) / "made", given.completions, items)
+            made = filled(Path(temporary) / "made", given.completions, items, given.mode)
             for name, overrides in SCENARIOS.items():
                 copy = Path(temporary) / "copy"
                 shutil.copytree(made.path, copy)
