@@ -289,15 +289,14 @@ class Recalled:
             gate.compared += 1
             return self._compared(place)
         gate.reused += 1
-        came = self._won.get(place, ())
-        since: Sequence[Scored] = ()
         if len(gate._won) > self._won_size:
-            since = self._among(place, gate._won, self._won_size)
-        if not known and not came and not since:
+            self._look(place)
+        came = self._won.get(place, ())
+        if not known and not came:
             return _NOTHING
         places = gate._won_places
         found = [(-score, gate._there[key][1], gate._there[key][0]) for key, score in known]
-        found += [(-score, places[at], gate._won.ids[at]) for at, score in (*came, *since)]
+        found += [(-score, places[at], gate._won.ids[at]) for at, score in came]
         found.sort()
         nearest = tuple([Neighbour(key, -score) for score, _, key in found[: gate.most_similar]])
         return Similarity(nearest, None)
@@ -306,6 +305,16 @@ class Recalled:
         """Adds the instruction at `place`, which has had its turn, to the gate under the id `key`."""
         self._gate._accept(self._spots[place], key, self._instructions[place], self._encoded[place])
 
+    def _look(self, place: int) -> None:
+        """Compares what has come since with all that have their turn from `place` on, at once."""
+        gate, first = self._gate, self._won_size
+        self._won_size = len(gate._won)
+        left = [at for at in range(place, len(self._known)) if self._known[at] is not None]
+        queries = [self._query(at) for at in left]
+        some, own = gate._won.between(first, self._won_size), gate._won.lengths(first, self._won_size)
+        for which, at, score in gate._won_search.clear(queries, some, own):
+            self._won.setdefault(left[which], []).append((at + first, score))
+
     def _compared(self, place: int) -> Similarity:
         gate = self._gate
         gate._settle()
@@ -313,17 +322,12 @@ class Recalled:
         if found is None:
             (found,) = gate._of_all([self._query(place)], len(gate))
         elif len(gate) > self._size:
-            found = [*found, *self._among(place, gate._texts, self._size)]
+            some, own = gate._texts.between(self._size, len(gate)), gate._texts.lengths(self._size, len(gate))
+            since = gate._won_search.clear([self._query(place)], some, own)
+            found = [*found, *((at + self._size, score) for _, at, score in since)]
         ids = gate._texts.ids
         above = sorted((-score, at) for at, score in found if score > gate.threshold)[: gate.most_similar]
         return Similarity(tuple([Neighbour(ids[at], -score) for score, at in above]), None)
-
-    def _among(self, place: int, texts: Texts, first: int) -> list[Scored]:
-        """Of the texts from `first` on those above the threshold."""
-        end = len(texts)
-        some, own = texts.between(first, end), texts.lengths(first, end)
-        found = self._gate._won_search.clear([self._query(place)], some, own)
-        return [(at + first, score) for _, at, score in found]
 
     def _query(self, place: int) -> Encoded:
         query = self._encoded[place]

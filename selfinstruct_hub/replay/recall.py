@@ -6,8 +6,8 @@ though the tasks around it have changed, and a top-up was judged among other tas
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -119,10 +119,14 @@ def still_known(
         return None  # it was looked for what is above the threshold of then, and no further
     if text == "[]":
         return ()
-    nearest = [_neighbour(*one) for one in json.loads(text)]
-    if any(one[1] < next_[1] for one, next_ in itertools.pairwise(nearest)):
-        raise ValueError("neighbours that are not in order")
-    above = [one for one in nearest if one[1] > now.threshold]
+    nearest, last = json.loads(text), math.inf
+    above = []
+    for key, score in nearest:
+        if type(key) is not str or type(score) not in (float, int) or score > last:
+            raise ValueError("no neighbours in order")
+        last = score
+        if score > now.threshold:
+            above.append((key, score))
     # All are there where one is not above, or there was room for more.
     if len(above) < len(nearest) or len(nearest) < then.most_similar or len(above) >= now.most_similar:
         return above
@@ -134,9 +138,3 @@ def _id(text: str) -> str:
     if not isinstance(key, str):
         raise TypeError("a task whose id is no text")
     return key
-
-
-def _neighbour(key: Any, score: Any) -> tuple[str, float]:
-    if not isinstance(key, str) or not isinstance(score, float | int):
-        raise TypeError("a neighbour that is none")
-    return key, float(score)
