@@ -78,8 +78,7 @@ class Recall:
                 )
                 if not whole or len(said) != len(found):
                     said = [None] * len(some)
-                was = [made(self._was, (row, one)) for row, one in zip(some, said, strict=True)]
-                entered.append(Draw(draw.number, first, was, whole))
+                entered.append(Draw(draw.number, first, made(self._was, (some, said)), whole))
         self._gate.enter(entered)
 
     def leave(self) -> None:
@@ -93,8 +92,11 @@ class Recall:
             found[row[1]].append(row)
         return list(found.values())
 
-    def _was(self, stored: tuple[Row, Ruling | None]) -> Was:
-        row, said = stored
+    def _was(self, stored: tuple[Any, ...]) -> list[Was]:
+        """Of a draw's rows, and what the rules say of each."""
+        return [self._of_row(row, said) for row, said in zip(*stored, strict=True)]
+
+    def _of_row(self, row: Row, said: Ruling | None) -> Was:
         if said is not None and said.instruction is not None and said.text == row[_CANDIDATE]:
             instruction: str | None = said.instruction
         else:
