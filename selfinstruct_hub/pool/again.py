@@ -213,7 +213,7 @@ class Judgements:
         rows; of each the positions from `position` to before `before`."""
         end = "" if before is None else f" AND position < {before:d}"
         query = (
-            f"SELECT {_VERDICT} FROM past_verdicts WHERE revision = ? AND round = ? AND number BETWEEN ? AND ?"
+            f"SELECT {VERDICT} FROM past_verdicts WHERE revision = ? AND round = ? AND number BETWEEN ? AND ?"
             f" AND position >= ?{end} ORDER BY number, position"
         )
         return self._rows(query, revision, round_number, first, last, position)
