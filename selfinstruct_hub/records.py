@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,24 +53,13 @@ def estimated_tokens(text: str) -> int:
     return -(-len(text) // CHARACTERS_PER_TOKEN) + len(text.encode()) - len(text)
 
 
-def json_encoder(*, sort_keys: bool) -> Callable[[Any], str]:
-    """What writes plain data as JSON without spaces."""
-    encoder = json.JSONEncoder(ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"))
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return encoder.encode
-    # Made once, while `encode` makes one each time, which takes longer than what it is then asked for: three times
-    # for every candidate.
-    quick = make(None, encoder.default, json.encoder.encode_basestring, None, ":", ",", sort_keys, False, True)
-    return lambda value: "".join(quick(value, 0))
-
-
-_canonical = json_encoder(sort_keys=True)
+# Made once: it is asked for many times for every candidate.
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def canonical_json(value: Any) -> str:
     """`value` as JSON with sorted keys and no spaces: equal values give equal text."""
-    return _canonical(value)
+    return _CANONICAL.encode(value)
 
 
 def digest(*parts: Any) -> str:

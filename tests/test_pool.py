@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from selfinstruct_hub.errors import PoolError
-from selfinstruct_hub.pool import Pool
+from selfinstruct_hub.pool import Pool, file
 from selfinstruct_hub.pool.schema import MIGRATIONS, SCHEMA_VERSION
 from selfinstruct_hub.records import (
     Candidate,
@@ -547,12 +547,24 @@ def test_a_stored_text_that_is_no_json_is_damage(pool: Pool) -> None:
         pool.glance()
 
 
-@pytest.mark.parametrize("spoil", ["ids = NULL", "ids = replace(ids, substr(ids, 1, 1), 'x')", "task_id = ids"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(
+            "ids = NULL",
+            "ids = replace(ids, substr(ids, 1, 1), 'x')",
+            "task_id = ids",
+            "instances = 7",
+            "short = 3",
+        ),
+        *("calls = '[3]'", "score = 'x'", "mean = 'y'"),
+    ],
+)
 def test_ids_that_are_not_those_of_the_tasks_are_damage(pool: Pool, spoil: str) -> None:
     pool.add_draw(1, 0, verdicts(0))
     pool.glance()
     pool._rows(f"UPDATE verdicts SET {spoil} WHERE task IS NOT NULL")
-    with pytest.raises(PoolError, match=r"damaged.*ids in the table verdicts are not those of their tasks"):
+    with pytest.raises(PoolError, match=r"damaged.*candidate 0 of draw 0 of round 1 in the table verdicts is not"):
         pool.glance()
 
 
@@ -622,6 +634,27 @@ def test_every_older_format_becomes_todays(tmp_path: Path, version: int) -> None
     dumps = [list(sqlite3.connect(place).iterdump()) for place in (old, beside(path, f".format-{version}"))]
     assert dumps[0] == dumps[1]
     assert not beside(path, f".format-{version}.new").exists()
+
+
+def test_a_large_older_pool_is_migrated_only_where_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reader would need the memory and the time for all of it, each time."""
+    path = tmp_path / "w" / "pool.sqlite3"
+    path.parent.mkdir()
+    pool_of_format(path, 6)
+    monkeypatch.setattr(file, "SMALL", 1000)
+    with pytest.raises(
+        PoolError, match=rf"format 6, and too large.*`selfinstruct-hub grow {path.parent} --rounds 0`"
+    ):
+        Pool.open(path, read_only=True)
+    assert not caplog.messages
+    with Pool.open(path) as pool:
+        pool.check()
+    (said,) = caplog.messages
+    assert said == f"{path}: is brought to pool format 7, which may take minutes; a copy as it was stays beside it"
+    with Pool.open(path, read_only=True) as pool:
+        assert pool.counts(1)["tasks"] == 1
 
 
 @pytest.mark.parametrize("moment", ["before the copy", "in the copy", "before the change", "in the change"])

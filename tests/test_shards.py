@@ -288,13 +288,40 @@ def test_rejected_candidates_are_read_by_arrow_as_by_python(grown: Workspace, od
     assert whole.nbytes == one_by_one.nbytes
 
 
-def test_ids_that_do_not_fit_their_tasks_are_no_rows(grown: Workspace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *("ids = ids || ids", "ids = NULL", "calls = '[77]'", "calls = '[x'", 'nearest = \'[["a","b"]]\''),
+        *("nearest = '['", "task = '[]'", "task = substr(task, 2)", "revised = '{'", "revised = '[[3]]'"),
+    ],
+)
+def test_what_was_spoilt_is_no_row(grown: Workspace, tmp_path: Path, spoil: str) -> None:
     spoilt = tmp_path / "pool.sqlite3"
     shutil.copy(grown.pool_file, spoilt)
     with Pool.open(spoilt) as pool:
-        pool._rows("UPDATE verdicts SET ids = ids || ids WHERE round = 2 AND task IS NOT NULL")
-        with pytest.raises(PoolError, match=r"pool\.sqlite3: the pool is damaged \(ids of rows of round 2"):
+        pool._rows(f"UPDATE verdicts SET {spoil} WHERE round = 2 AND task IS NOT NULL")
+        with pytest.raises(PoolError, match=r"pool\.sqlite3: the pool is damaged \(.*restore it") as error:
             shards.write(tmp_path / "r", pool, pool.rounds(), known={})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("spoil", ["candidate = '[]'", "nearest = '[[]]'", "lost = '[[1]]'"])
+def test_what_was_spoilt_is_not_rejected_either(grown: Workspace, tmp_path: Path, spoil: str) -> None:
+    spoilt = tmp_path / "pool.sqlite3"
+    shutil.copy(grown.pool_file, spoilt)
+    with Pool.open(spoilt) as pool:
+        pool._rows(f"UPDATE verdicts SET {spoil} WHERE round = 2 AND task IS NULL")
+        with pytest.raises(PoolError, match=r"pool\.sqlite3: the pool is damaged"):
+            shards.write(tmp_path / "r", pool, pool.rounds(), known={})
+
+
+def test_seeds_that_look_the_same_to_sqlite_are_told_once(grown: Workspace, tmp_path: Path) -> None:
+    place = tmp_path / "pool.sqlite3"
+    shutil.copy(grown.pool_file, place)
+    with Pool.open(place) as pool:
+        before = [row for batch in pool.rejected_columns(1, 99) for row in batch]
+        pool._rows("INSERT INTO seeds SELECT position + 1000, task FROM seeds")
+        assert [row for batch in pool.rejected_columns(1, 99) for row in batch] == before
 
 
 @pytest.mark.parametrize(

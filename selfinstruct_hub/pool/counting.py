@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from selfinstruct_hub.pool.identities import DIGITS
-
 # (query, values) -> all rows.
 Rows = Callable[..., list[tuple[Any, ...]]]
 
@@ -32,8 +30,8 @@ class _Group(NamedTuple):
 # Reading a round's verdicts would take the time, so only what stands in the index `counted` is looked at, and in
 # its order.
 _GROUPS = (
-    f"SELECT stage, reason, score, count(mean), count(*), count(ids), coalesce(sum(length(ids)), 0) / {DIGITS},"
-    " sum(ids IS NOT NULL AND lost <> '[]') FROM verdicts WHERE round = ? GROUP BY stage, reason, score"
+    "SELECT stage, reason, score, count(mean), count(*), count(instances), coalesce(sum(instances), 0),"
+    " count(short) FROM verdicts WHERE round = ? GROUP BY stage, reason, score"
 )
 
 

@@ -21,7 +21,6 @@ from selfinstruct_hub.records import (
     Task,
     Verdict,
     canonical_json,
-    json_encoder,
 )
 
 # The columns that `completion_values` fills and `completion` reads, in that order.
@@ -89,12 +88,12 @@ def candidate_values(candidate: Candidate) -> dict[str, Any]:
 
 
 # In the order it has: what a file said of an imported task comes out as it went in.
-_as_it_is = json_encoder(sort_keys=False)
+_AS_IT_IS = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def candidate_text(candidate: Candidate) -> str:
     """A candidate, but for its stage, as JSON."""
-    return _as_it_is(candidate_values(candidate))
+    return _AS_IT_IS.encode(candidate_values(candidate))
 
 
 def candidate(values: dict[str, Any], stage: str) -> Candidate:

@@ -6,20 +6,23 @@ a pool is made under another name and moved, a transaction is whole or not there
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.pool import commits, identities
-from selfinstruct_hub.pool.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION, STORED_AS_JSON
+from selfinstruct_hub.pool.schema import APPLICATION_ID, BESIDE, MIGRATIONS, SCHEMA, SCHEMA_VERSION, STORED_AS_JSON
 
 _Opened = TypeVar("_Opened", bound="PoolFile")
 _Made = TypeVar("_Made")
 
+_LOG = logging.getLogger(__name__)
+_BESIDE_FROM = 7  # the first format that stores something beside a task
 # A file of this size is looked through in well under a second.
 SMALL = 64 << 20  # bytes
 
@@ -31,12 +34,6 @@ class PoolFile:
         self.path = path
         self._db = connection
         self._tally: commits.Tally | None = None  # none: nothing is written down
-        self._know_ids()
-
-    def _know_ids(self) -> None:
-        """What SQLite cannot tell of a stored task by itself."""
-        for function in (identities.task_id, identities.row_ids, identities.calls):
-            self._db.create_function(f"{function.__name__}_of", 1, function, deterministic=True)
 
     @classmethod
     def create(cls: type[_Opened], path: Path) -> _Opened:
@@ -147,19 +144,48 @@ class PoolFile:
         """Brings an older pool to today's format: in memory for a reader, else in place with a copy beside it."""
         if version == SCHEMA_VERSION:
             return
+        large = self.path.stat().st_size > SMALL
+        if read_only and large:
+            raise PoolError(
+                f"{self.path}: is of pool format {version}, and too large to be read as one of today's; "
+                f"`selfinstruct-hub grow {self.path.parent} --rounds 0` brings it to format {SCHEMA_VERSION} "
+                "once, and keeps a copy beside it"
+            )
+        if large:
+            _LOG.warning(
+                "%s: is brought to pool format %d, which may take minutes; a copy as it was stays beside it",
+                *(self.path, SCHEMA_VERSION),
+            )
         if read_only:
             memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=not any_thread)
             self._db.backup(memory)
             self._db.close()
             self._db = memory
-            self._know_ids()
         else:
             self._keep_copy(version)
         with self._transaction() as db:
             for older in range(version, SCHEMA_VERSION):
                 for statement in MIGRATIONS[older].split(";"):
                     db.execute(statement)
+                if older == _BESIDE_FROM - 1:
+                    self._fill_beside(db)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _fill_beside(self, db: sqlite3.Connection) -> None:
+        """Stores beside older verdicts what is stored beside new ones."""
+        places = ", ".join(f"{column} = ?" for column in identities.COLUMNS.split(", "))
+        for table in ("verdicts", "past_verdicts"):
+            last = 0
+            while some := db.execute(
+                f"SELECT rowid, candidate, task, lost FROM {table} WHERE rowid > ? AND task IS NOT NULL"
+                " ORDER BY rowid LIMIT 1000",
+                (last,),
+            ).fetchall():
+                values = [(*made(_following, texts), key) for key, *texts in some]
+                db.executemany(f"UPDATE {table} SET {places} WHERE rowid = ?", values)
+                last = some[-1][0]
+        for statement in BESIDE.split(";"):
+            db.execute(statement)
 
     def _keep_copy(self, version: int) -> None:
         """Keeps the pool in its old format. It moves to its name whole, so that a death half-way leaves no half of
@@ -244,12 +270,17 @@ class PoolFile:
             if self._rows(f"SELECT 1 FROM {table} WHERE {broken} LIMIT 1"):
                 raise PoolError(damaged(self.path, f"a text in the table {table} is no JSON"))
         for table in ("verdicts", "past_verdicts"):
-            wrong = (
-                f"{column} IS NOT CASE WHEN task IS NOT NULL THEN {said} END"
-                for column, said in identities.FOLLOWING.items()
-            )
-            if self._rows(f"SELECT 1 FROM {table} WHERE {' OR '.join(wrong)} LIMIT 1"):
-                raise PoolError(damaged(self.path, f"ids in the table {table} are not those of their tasks"))
+            self._check_beside(table)
+
+    def _check_beside(self, table: str) -> None:
+        columns = f"round, number, position, score, mean, candidate, task, lost, {identities.COLUMNS}"
+        with errors_named(self.path):
+            rows = self._db.execute(f"SELECT {columns} FROM {table}")
+            for round_, number, position, score, mean, candidate, task, lost, *beside in rows:
+                measured = {type(score), type(mean)} <= {float, type(None)}
+                if not measured or made(_following, (candidate, task, lost)) != tuple(beside):
+                    what = f"candidate {position} of draw {number} of round {round_} in the table {table}"
+                    raise PoolError(damaged(self.path, f"what stands beside {what} is not what it says"))
 
     def _read(
         self, make: Callable[[tuple[Any, ...]], _Made], query: str, *values: Any, **named: Any
@@ -302,18 +333,19 @@ def damaged(path: Path, said: str) -> str:
     )
 
 
+def _following(texts: Sequence[Any]) -> tuple[Any, ...]:
+    return identities.following(*texts)
+
+
 _NO_SPACE = ("disk is full", "disk I/O error")
-_DAMAGED = (
-    *("malformed", "corrupt", "Could not decode", "file is encrypted", "no such column", "no such table"),
-    "user-defined function raised",  # a stored text is not what was stored
-)
+_DAMAGED = ("malformed", "corrupt", "Could not decode", "file is encrypted", "no such column", "no such table")
 
 
 class _Unreadable(Exception):
     """A row does not hold what was stored."""
 
 
-def made(make: Callable[[tuple[Any, ...]], _Made], row: tuple[Any, ...]) -> _Made:
+def made(make: Callable[[Any], _Made], row: Any) -> _Made:
     """What `make` makes of a stored row. Call where `errors_named` is open: a key or a type that is not there was
     spoilt, because nothing else is ever stored."""
     try:

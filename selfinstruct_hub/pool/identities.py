@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from json.encoder import encode_basestring
+from typing import Any
 
 from selfinstruct_hub.records import canonical_json
 
 DIGITS = 16  # of a row's id, and of a task's that is ours
-# Columns of an accepted candidate, and how SQLite is told what they hold.
-FOLLOWING = {"task_id": "task_id_of(task)", "ids": "row_ids_of(task)", "calls": "calls_of(candidate)"}
+# The columns that hold it.
+COLUMNS = "task_id, ids, instances, short, calls"
 
 _BEFORE_ID = '{"id":"'
 _BEFORE_PAIRS = '","instances":[['
@@ -27,10 +28,14 @@ _PAIRS = len(_BEFORE_ID) + DIGITS + len(_BEFORE_PAIRS)
 _USUAL_END = '"calls":[0],"failure":null,"lost":[],"bare":false,"extra":{}}'
 
 
-def following(candidate: str, task: str | None) -> tuple[str | None, str | None, str | None]:
-    """What is stored beside a candidate and its task, see `FOLLOWING`; nothing where there is no task. Raises
-    ValueError, KeyError or TypeError where they are none."""
-    return (None, None, None) if task is None else (task_id(task), row_ids(task), calls(candidate))
+def following(candidate: str, task: str | None, lost: str) -> tuple[Any, ...]:
+    """What is stored beside a verdict, in the order of `COLUMNS`: id of the task, ids of its rows, how many they
+    are, whether it goes on without others (1 or None), calls; nothing where there is no task. Raises ValueError,
+    KeyError or TypeError where these are none."""
+    if task is None:
+        return (None,) * 5
+    ids = row_ids(task)
+    return (task_id(task), ids, len(ids) // DIGITS, 1 if lost != "[]" else None, calls(candidate))
 
 
 def task_id(task: str) -> str:

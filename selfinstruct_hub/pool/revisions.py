@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from selfinstruct_hub.pool import encoding
 from selfinstruct_hub.pool.answers import GENERATED_TOKENS, PROMPT_TOKENS
+from selfinstruct_hub.pool.identities import COLUMNS as BESIDE
 from selfinstruct_hub.pool.identities import following
 from selfinstruct_hub.records import (
     ABANDONED,
@@ -44,10 +45,10 @@ Draw = tuple[int, Sequence[Verdict], Sequence[Failure]]
 VERDICT = (
     "round, number, position, candidate, task, reason, detail, nearest, mean, stage, score, lost, near, revised"
 )
-_CANDIDATE, _TASK = map(VERDICT.split(", ").index, ("candidate", "task"))
+_TEXTS = [VERDICT.split(", ").index(column) for column in ("candidate", "task", "lost")]
 COPIED = {
     "draws": "round, number, candidates",
-    "verdicts": f"{VERDICT}, task_id, ids, calls",
+    "verdicts": f"{VERDICT}, {BESIDE}",
     "failures": "round, number, call, stage, reason, detail, tries",
 }
 _MARKS = ", ".join("?" * len(COPIED["verdicts"].split(", ")))
@@ -302,14 +303,24 @@ class Revisions:
         self._state = state
         if state is None:
             return
-        later = f"SELECT round FROM main.revised_rounds WHERE revision > {state:d}"
+        # What is asked for is written into the views, so that SQLite of any age finds it by an index.
+        kept: dict[int, list[int]] = {}
+        query = "SELECT min(revision), round FROM main.revised_rounds WHERE revision > ? GROUP BY round"
+        for revision, round_number in self._rows(query, state):
+            kept.setdefault(revision, []).append(round_number)
+        since = ", ".join(str(number) for rounds in kept.values() for number in rounds)
         views = {
             "completions": f"SELECT {_COMPLETION} FROM main.completions WHERE revision <= {state:d}",
             **{
-                table: (
-                    f"SELECT {columns} FROM main.{table} WHERE round NOT IN ({later}) UNION ALL"
-                    f" SELECT {columns} FROM main.past_{table} p WHERE p.revision = (SELECT min(r.revision)"
-                    f" FROM main.revised_rounds r WHERE r.round = p.round AND r.revision > {state:d})"
+                table: " UNION ALL ".join(
+                    [
+                        f"SELECT {columns} FROM main.{table} WHERE round NOT IN ({since})",
+                        *(
+                            f"SELECT {columns} FROM main.past_{table} WHERE revision = {revision:d}"
+                            f" AND round IN ({', '.join(map(str, rounds))})"
+                            for revision, rounds in kept.items()
+                        ),
+                    ]
                 )
                 for table, columns in COPIED.items()
             },
@@ -339,7 +350,7 @@ def put_verdicts(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], *, rep
     The one way by which a verdict gets into the pool."""
     db.executemany(
         f"INSERT {'OR REPLACE ' if replace else ''}INTO verdicts ({COPIED['verdicts']}) VALUES ({_MARKS})",
-        ((*row, *following(row[_CANDIDATE], row[_TASK])) for row in rows),
+        ((*row, *following(*(row[at] for at in _TEXTS))) for row in rows),
     )
 
 

@@ -28,7 +28,7 @@ CREATE TABLE verdicts (
     round INTEGER NOT NULL, number INTEGER NOT NULL, position INTEGER NOT NULL,
     candidate TEXT NOT NULL, task TEXT, reason TEXT, detail TEXT, nearest TEXT NOT NULL, mean REAL,
     stage TEXT NOT NULL, score REAL, lost TEXT NOT NULL, near TEXT, revised TEXT,
-    task_id TEXT, ids TEXT, calls TEXT,
+    task_id TEXT, ids TEXT, instances INTEGER, short INTEGER, calls TEXT,
     PRIMARY KEY (round, number, position), FOREIGN KEY (round, number) REFERENCES draws
 );
 CREATE TABLE failures (
@@ -39,11 +39,11 @@ CREATE TABLE failures (
 CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NULL;
 """
 
-# `task_id`, `ids` (of rows) and `calls` say again what an accepted task and its candidate say, so that packaging
-# need not read them as JSON: a task is found by its id, and a round is counted out of an index alone. What was
-# rejected stands among the rest.
-_FOUND = """
-CREATE INDEX counted ON verdicts (round, stage, reason, score, mean, ids, lost, number);
+# Beside an accepted task stands what it, its candidate and its lost instances say (see `identities`), so that
+# packaging need not read them as JSON: a task is found by its id, and a round is counted out of an index alone.
+# What was rejected stands among the rest.
+BESIDE = """
+CREATE INDEX counted ON verdicts (round, stage, reason, score, mean, instances, short, number);
 CREATE INDEX rejected ON verdicts (round, number, position) WHERE task IS NULL OR lost <> '[]';
 CREATE INDEX named ON verdicts (task_id) WHERE task_id IS NOT NULL;
 CREATE INDEX past_named ON past_verdicts (task_id) WHERE task_id IS NOT NULL;
@@ -90,7 +90,12 @@ CREATE TABLE revision_completions (
 """
 # What a verdict ended with in format 6, which made these tables.
 _LAST_OF_6 = "near TEXT, revised TEXT,"
-SCHEMA += REVISIONS.replace(_LAST_OF_6, f"{_LAST_OF_6} task_id TEXT, ids TEXT, calls TEXT,") + _FOUND
+SCHEMA += (
+    REVISIONS.replace(
+        _LAST_OF_6, f"{_LAST_OF_6} task_id TEXT, ids TEXT, instances INTEGER, short INTEGER, calls TEXT,"
+    )
+    + BESIDE
+)
 
 _OF_VERDICTS = ("candidate", "task", "nearest", "lost", "near", "revised")
 STORED_AS_JSON = {
@@ -147,17 +152,10 @@ ALTER TABLE completions ADD COLUMN generated_estimate INTEGER;
 ALTER TABLE verdicts ADD COLUMN revised TEXT;
 """
     + REVISIONS,
-    6: """
-ALTER TABLE verdicts ADD COLUMN task_id TEXT;
-ALTER TABLE verdicts ADD COLUMN ids TEXT;
-ALTER TABLE verdicts ADD COLUMN calls TEXT;
-ALTER TABLE past_verdicts ADD COLUMN task_id TEXT;
-ALTER TABLE past_verdicts ADD COLUMN ids TEXT;
-ALTER TABLE past_verdicts ADD COLUMN calls TEXT;
-UPDATE verdicts SET task_id = task_id_of(task), ids = row_ids_of(task), calls = calls_of(candidate)
- WHERE task IS NOT NULL;
-UPDATE past_verdicts SET task_id = task_id_of(task), ids = row_ids_of(task), calls = calls_of(candidate)
- WHERE task IS NOT NULL;
-"""
-    + _FOUND,
+    # What stands in the new columns is for `identities` to say, and then come the indexes (`BESIDE`).
+    6: "".join(
+        f"ALTER TABLE {table} ADD COLUMN {column};"
+        for table in ("verdicts", "past_verdicts")
+        for column in ("task_id TEXT", "ids TEXT", "instances INTEGER", "short INTEGER", "calls TEXT")
+    ),
 }

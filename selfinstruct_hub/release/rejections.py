@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,12 @@ def rejected(pool: Pool, round_: Round) -> Iterator[Callable[[], Any]]:
     """Makers of tables of `rejected`: candidates that were dropped, and instances that accepted tasks (`task_id`)
     go on without."""
     for batch in pool.rejected_columns(round_.number, rows.BATCH):
-        yield partial(_rejected, round_.number, batch)
+        yield partial(_told, pool.path, round_.number, batch)
+
+
+def _told(place: Path, round_number: int, batch: Sequence[tuple[Any, ...]]) -> Any:
+    with stored.reading(place):
+        return _rejected(round_number, batch)
 
 
 def _rejected(round_number: int, batch: Sequence[tuple[Any, ...]]) -> Any:

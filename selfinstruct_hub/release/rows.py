@@ -48,17 +48,19 @@ def accepted(pool: Pool, round_: Round) -> Iterator[Callable[[], dict[str, Maker
     """
     answers = None if is_import(round_.settings) else _Answers(pool, round_.number)
     for batch in pool.accepted_columns(round_.number, BATCH):
-        ids = stored.row_ids(batch.ids)
-        if len(ids):  # instructions can be imported without instances
+        with stored.reading(pool.path):
+            ids = stored.row_ids(batch.ids)
             found = answers.between(batch.numbers[0], batch.numbers[-1]) if answers else []
             made = _places(found, batch.numbers, batch.calls) if answers else None
+        if len(ids):  # instructions can be imported without instances
             yield partial(_accepted, pool.path, round_, batch, ids, found, made)
 
 
 def _accepted(
     place: Path, round_: Round, batch: Accepted, row_ids: Any, answers: list[tuple[Any, ...]], made: _Made | None
 ) -> dict[str, Maker]:
-    tasks = stored.tasks(batch.tasks)
+    with stored.reading(place):
+        tasks = stored.tasks(batch.tasks)
     counts = pc.list_value_length(tasks["instances"]).to_numpy()
     rows = len(row_ids)
     if counts.sum() != rows:
@@ -76,7 +78,7 @@ def _accepted(
     return {
         "default": partial(table, "default", {"id": row_ids, **shown, "round": rounds}),
         "messages": partial(_messages, row_ids, **shown),
-        "provenance": partial(_provenance, round_, batch, answers, made, own, tasks, of_task),
+        "provenance": partial(_provenance, place, round_, batch, answers, made, own, tasks, of_task),
     }
 
 
@@ -94,6 +96,7 @@ def _messages(row_ids: Any, *, instruction: Any, input: Any, output: Any) -> Any
 
 
 def _provenance(
+    place: Path,
     round_: Round,
     batch: Accepted,
     answers: list[tuple[Any, ...]],
@@ -103,20 +106,22 @@ def _provenance(
     of_task: Any,
 ) -> Any:
     """The table of `provenance`: `own` are columns of rows, everything else tells of tasks."""
-    told = {
-        "task_id": tasks["id"],
-        "request": stored.int32(np.array(batch.numbers)),
-        "candidate": stored.int32(np.array(batch.positions)),
-        "is_classification": tasks["is_classification"],
-        **_origin(answers, made or _nowhere(batch.numbers)),
-        "nearest": stored.Neighbours(batch.nearest, batch.some).column(),
-        "mean_similarity": pa.array(batch.means, pa.float64()),
-    }
+    with stored.reading(place):
+        told = {
+            "task_id": tasks["id"],
+            "request": stored.int32(np.array(batch.numbers)),
+            "candidate": stored.int32(np.array(batch.positions)),
+            "is_classification": tasks["is_classification"],
+            **_origin(answers, made or _nowhere(batch.numbers)),
+            "nearest": stored.Neighbours(batch.nearest, batch.some).column(),
+            "mean_similarity": pa.array(batch.means, pa.float64()),
+        }
+        counts = pc.list_value_length(tasks["instances"]).to_numpy()
+        revisions = _revisions(batch.revised, counts)
     recipe = pa.repeat(pa.scalar(round_.settings["recipe"], pa.string()), len(own["id"]))
     if of_task is not None:
         told = {name: column.take(of_task) for name, column in told.items()}
-    counts = pc.list_value_length(tasks["instances"]).to_numpy()
-    return table("provenance", {**own, "recipe": recipe, **told, "revisions": _revisions(batch.revised, counts)})
+    return table("provenance", {**own, "recipe": recipe, **told, "revisions": revisions})
 
 
 def _revisions(texts: Sequence[str | None], counts: Any) -> Any:
@@ -196,7 +201,8 @@ def _places(answers: list[tuple[Any, ...]], numbers: Sequence[int], calls: Seque
     keys = np.fromiter((answer[0] * width + answer[1] for answer in answers), np.int64, len(answers))
     asked = np.repeat(np.array(numbers, np.int64), counts) * width + wanted
     places = np.searchsorted(keys, asked)
-    assert np.array_equal(keys[places], asked), "a task is made by completions that are there"
+    if not np.array_equal(keys[places], asked):
+        raise ValueError("a task is made by completions that are not there")
     return counts, places + 1
 
 

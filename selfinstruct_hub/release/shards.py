@@ -78,11 +78,11 @@ def write(
             for round_ in new:
                 rejected.append(behind.do(_rejected, folder, reader, round_, rows_per_shard, watch))
                 found |= _accepted(folder, pool, round_, rows_per_shard, watch)
+            for one in rejected:
+                found |= one.result()
         except BaseException:
             reader.interrupt()
             raise
-        for one in rejected:
-            found |= one.result()
     if None not in whole:
         with _grown(folder, None, rows_per_shard, "seeds") as shards:
             for table in rows.seeds(pool):

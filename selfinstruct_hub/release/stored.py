@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 
+from selfinstruct_hub.errors import PoolError
+from selfinstruct_hub.pool.file import damaged
 from selfinstruct_hub.pool.identities import DIGITS
 from selfinstruct_hub.release.columns import COLUMNS, arrow
 
@@ -30,6 +34,17 @@ _TASK = pa.schema(
 )
 _AS_CSV = bytes.maketrans(b"[]", b",\n")
 _CANDIDATE = pa.schema([("instruction", pa.string()), ("instances", _INSTANCES)])
+
+
+@contextmanager
+def reading(place: Path) -> Iterator[None]:
+    """What is read here was stored in the pool at `place`. Raises PoolError where it cannot be read as
+    that: it was spoilt then."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:  # Arrow's are ValueErrors
+        said = f"a row does not hold what was stored, {type(error).__name__}: {error}"
+        raise PoolError(damaged(place, said)) from error
 
 
 def tasks(lines: bytes) -> dict[str, Any]:
