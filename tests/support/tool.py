@@ -37,7 +37,8 @@ LIBRARIES = (
     *("typer.completion", "typer.rich_utils"),
 )
 _READ_EARLY = ("PYTHON", "HF_", "HUGGINGFACE_", "LC_", "LANG", "LD_", "TZ", "XDG_")
-_READ_LATE = {"HF_TOKEN", "PYTHONIOENCODING"}
+# The encoding is seen to below; PYTHONBREAKPOINT, which Ray sets in the tests' own process, is read when used.
+_READ_LATE = {"HF_TOKEN", "PYTHONBREAKPOINT", "PYTHONIOENCODING"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
 _OURS = {**os.environ, **_OFFLINE}  # before any test changes it
 
