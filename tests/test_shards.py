@@ -22,7 +22,7 @@ from selfinstruct_hub import config, run
 from selfinstruct_hub.errors import PoolError
 from selfinstruct_hub.exchange import import_file
 from selfinstruct_hub.pool import Pool, encoding, identities, published
-from selfinstruct_hub.records import Instance, Round, Task, canonical_json, prompt_text
+from selfinstruct_hub.records import REPLAY, Instance, Revision, Round, Task, canonical_json, prompt_text
 from selfinstruct_hub.release import read_manifest, rejections, rows, shards, stored
 from selfinstruct_hub.release.columns import ALIGNED, COLUMNS
 from selfinstruct_hub.workspace import Workspace
@@ -313,6 +313,21 @@ def test_what_was_spoilt_is_not_rejected_either(grown: Workspace, tmp_path: Path
         pool._rows(f"UPDATE verdicts SET {spoil} WHERE round = 2 AND task IS NULL")
         with pytest.raises(PoolError, match=r"pool\.sqlite3: the pool is damaged"):
             shards.write(tmp_path / "r", pool, pool.rounds(), known={})
+
+
+def test_batches_of_a_version_that_was_revised_since(grown: Workspace, tmp_path: Path) -> None:
+    place = tmp_path / "pool.sqlite3"
+    shutil.copy(grown.pool_file, place)
+    with Pool.open(place) as pool:
+        (now,) = pool.accepted_columns(2, 1000)
+        revision = Revision(1, "v9.0.1", REPLAY, len(pool.rounds()), (2,), {}, {})
+        pool.replace_rounds(revision, {2: iter(())}, {})
+        assert not list(pool.accepted_columns(2, 1000))
+        with pool.as_of(0):
+            assert list(pool.accepted_columns(2, 1000)) == [now]
+            batches = list(pool.accepted_columns(2, 3))
+        assert [len(one.numbers) for one in batches[:-1]] == [3] * (len(batches) - 1)
+        assert "".join(one.ids for one in batches) == now.ids
 
 
 def test_seeds_that_look_the_same_to_sqlite_are_told_once(grown: Workspace, tmp_path: Path) -> None:

@@ -145,6 +145,14 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
     def cost(self, round_number: int) -> tuple[int, int, int]:
         """(requests answered, tokens of their prompts, generated tokens) of a round, judged or not: what a budget
         counts. Where the endpoint did not tell the tokens, the same estimate that was booked."""
+        # Mostly it did, and then nobody needs to read the texts.
+        ((requests, prompt, generated, untold),) = self._rows(
+            "SELECT count(*), sum(prompt_tokens), sum(generated_tokens),"
+            " sum(prompt_tokens IS NULL OR generated_tokens IS NULL) FROM completions WHERE round = ?",
+            round_number,
+        )
+        if not untold:
+            return int(requests), int(prompt or 0), int(generated or 0)
         ((requests, prompt, generated),) = self._rows(
             f"SELECT count(*), sum({answers.PROMPT_TOKENS}), sum({answers.GENERATED_TOKENS}) FROM completions"
             " WHERE round = :round",
@@ -228,7 +236,7 @@ class Pool(PoolFile, Revisions, Answers, Judgements):
 
     def accepted_columns(self, round_number: int, size: int) -> Iterator[Accepted]:
         """A round's accepted candidates in batches of `size`."""
-        return published.accepted(self._rows, round_number, size)
+        return published.accepted(self._rows, round_number, size, of_view=self._state is not None)
 
     def row_ids(self, round_number: int) -> Iterator[tuple[int, int, str]]:
         """(number, position, ids of its rows, one after the other) of a round's accepted tasks, in order."""

@@ -18,8 +18,13 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 # What decided, where something did; the nearest by ROUGE-L otherwise.
 _NEAREST = "coalesce(json_extract(v.near, '$[0]'), json_extract(v.nearest, '$[0][0]'))"
 
-# The last task of every batch that is full.
-_EDGES = (
+# The last task of the next batch, where it is full: out of an index, which goes on from where it was. A view has
+# no order of its own, so that of one the last tasks of all full batches are found at once.
+_END = (
+    "SELECT number, position FROM verdicts WHERE round = :round AND task IS NOT NULL"
+    " AND (number, position) > (:number, :position) ORDER BY number, position LIMIT 1 OFFSET :size - 1"
+)
+_ENDS = (
     "SELECT number, position FROM"
     " (SELECT number, position, row_number() OVER (ORDER BY number, position) AS place FROM verdicts"
     " WHERE round = :round AND task IS NOT NULL) WHERE place % :size = 0"
@@ -90,15 +95,20 @@ class Accepted:
     ids: str
 
 
-def accepted(rows: Rows, round_number: int, size: int) -> Iterator[Accepted]:
-    """The accepted candidates of a round in batches of `size`."""
+def accepted(rows: Rows, round_number: int, size: int, *, of_view: bool = False) -> Iterator[Accepted]:
+    """The accepted candidates of a round in batches of `size`. `of_view` says that verdicts are read by a view."""
     begin = (-1, -1)
-    for end in [*rows(_EDGES, round=round_number, size=size), (1 << 62, 0)]:
+    ends = iter(rows(_ENDS, round=round_number, size=size) if of_view else ())
+    while True:
         values = {"round": round_number, "number": begin[0], "position": begin[1]}
+        found = next(ends, None) if of_view else next(iter(rows(_END, **values, size=size)), None)
+        end = found or (1 << 62, 0)
         values |= {"last_number": end[0], "last_position": end[1]}
         batch = _together(rows, values) or _one_by_one(rows, values)
         if batch.numbers:
             yield batch
+        if found is None:
+            return
         begin = end
 
 

@@ -41,9 +41,11 @@ CREATE INDEX accepted ON verdicts (round, number, position) WHERE task IS NOT NU
 
 # Beside an accepted task stands what it, its candidate and its lost instances say (see `identities`), so that
 # packaging need not read them as JSON: a task is found by its id, and a round is counted out of an index alone.
-# What was rejected stands among the rest.
+# What was rejected stands among the rest, and of an answer
+# its tokens behind its texts.
 BESIDE = """
 CREATE INDEX counted ON verdicts (round, stage, reason, score, mean, instances, short, number);
+CREATE INDEX told ON completions (round, number, call, stage, prompt_tokens, generated_tokens, model, revision);
 CREATE INDEX rejected ON verdicts (round, number, position) WHERE task IS NULL OR lost <> '[]';
 CREATE INDEX named ON verdicts (task_id) WHERE task_id IS NOT NULL;
 CREATE INDEX past_named ON past_verdicts (task_id) WHERE task_id IS NOT NULL;

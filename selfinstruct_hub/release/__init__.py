@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,21 +81,10 @@ def _freeze(
         )
         # A power cut must not leave a release in its place whose files never reached the disk.
         for place in (*building.rglob("*"), building):
-            _settle(place)
+            shards.settle(place)
         building.rename(target)
-        _settle(releases)
+        shards.settle(releases)
     return target
-
-
-def _settle(place: Path) -> None:
-    """Waits until a file, or what a folder names, is on the disk."""
-    if place.is_dir() and not hasattr(os, "O_DIRECTORY"):
-        return  # Windows keeps its folders itself
-    number = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def read_manifest(release: Path) -> dict[str, Any]:
@@ -127,8 +115,6 @@ def _manifest(
             "version": round_.version,
             "revised": _revised_in(round_.number, revisions),
             **{k: v for k, v in counts[round_.number].items() if k != "unjudged"},
-            "models": pool.models(round_.number),
-            "cost": costs.of(pool, round_),
             "settings": dict(round_.settings),
         }
         for round_ in rounds
@@ -205,15 +191,21 @@ def _known_shards(releases: Path, made: Sequence[Edition]) -> shards.Known:
 
 @contextmanager
 def _counted(pool: Pool, rounds: list[Round]) -> Iterator[dict[int, dict[str, Any]]]:
-    """The pool's counts by round, counted while the caller does something else; there when the context is left."""
+    """The pool's counts by round, with models and cost, counted while the caller does something else; there when
+    the context is left."""
     counts: dict[int, dict[str, Any]] = {}
     with pool.beside() as reader, Behind("counts") as behind:
-        behind.do(lambda: counts.update({one.number: reader.counts(one.number) for one in rounds}))
+        behind.do(lambda: counts.update({one.number: _counts(reader, one) for one in rounds}))
         try:
             yield counts
         except BaseException:
             reader.interrupt()
             raise
+
+
+def _counts(pool: Pool, round_: Round) -> dict[str, Any]:
+    number = round_.number
+    return {**pool.counts(number), "models": pool.models(number), "cost": costs.of(pool, round_)}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ and a shard that is written again is the same bytes. What decides a file's bytes
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -130,6 +131,17 @@ def measure(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
+def settle(place: Path) -> None:
+    """Waits until a file, or what a folder names, is on the disk."""
+    if place.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return  # Windows keeps its folders itself
+    number = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 class _Shards:
     """The shards of one config and round. How many they are is known at the end, and stands in their names then.
 
@@ -182,6 +194,7 @@ class _Shards:
     def _end(self) -> None:
         writer, self._writer = self._writer, None
         writer.close()
+        settle(self._part(len(self._entries) - 1))  # while others work
         self._entries[-1].update(measure(self._part(len(self._entries) - 1)))
 
     def _part(self, number: int) -> Path:

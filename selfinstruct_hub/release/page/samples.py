@@ -54,7 +54,7 @@ class Choice:
     """Chooses `count` rows for a version among those that it is shown, in whatever order."""
 
     def __init__(self, version: str, count: int) -> None:
-        self._version, self._count = version.encode(), count
+        self._begun, self._count = sha256(version.encode()), count
         self._best: list[tuple[bytes, str, Sample]] = []
 
     def add(self, default: Any) -> None:
@@ -62,13 +62,18 @@ class Choice:
         if not self._count:
             return
         ids = default.column("id").to_pylist()
-        ranks = [sha256(self._version + key.encode()).digest() for key in ids]
+        ranks = [self._rank(key) for key in ids]
         known = len(self._best) == self._count
         places = [at for at, rank in enumerate(ranks) if rank <= self._best[-1][0]] if known else range(len(ids))
         for at in heapq.nsmallest(self._count, places, key=lambda at: (ranks[at], ids[at])):
             (row,) = default.select(_COLUMNS).slice(at, 1).to_pylist()
             self._best.append((ranks[at], ids[at], Sample(**row)))
         self._best = sorted(self._best, key=lambda one: one[:2])[: self._count]
+
+    def _rank(self, key: str) -> bytes:
+        digest = self._begun.copy()  # a third less work than to begin anew, for every row of a release
+        digest.update(key.encode())
+        return digest.digest()
 
     def found(self) -> list[Sample]:
         """The rows, in the order of the rule."""
