@@ -195,8 +195,11 @@ def _places(answers: list[tuple[Any, ...]], numbers: Sequence[int], calls: Seque
     """Which of `answers`, which are in order, made each task: task `i` came from draw `numbers[i]` by the calls
     `calls[i]` (JSON; None: the first)."""
     made = {text: json.loads(text) if text else _FIRST_CALL for text in set(calls)}
-    counts = np.fromiter((len(made[text]) for text in calls), np.int64, len(calls))
-    wanted = np.fromiter(itertools.chain.from_iterable(made[text] for text in calls), np.int64)
+    if made == {None: _FIRST_CALL}:  # as a rule
+        counts, wanted = np.ones(len(calls), np.int64), np.zeros(len(calls), np.int64)
+    else:
+        counts = np.fromiter((len(made[text]) for text in calls), np.int64, len(calls))
+        wanted = np.fromiter(itertools.chain.from_iterable(made[text] for text in calls), np.int64)
     width = 1 + max((0, *(answer[1] for answer in answers), *itertools.chain.from_iterable(made.values())))
     keys = np.fromiter((answer[0] * width + answer[1] for answer in answers), np.int64, len(answers))
     asked = np.repeat(np.array(numbers, np.int64), counts) * width + wanted

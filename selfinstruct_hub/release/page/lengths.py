@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from selfinstruct_hub import languages
 
 _BYTES_PER_TOKEN = 4
+_FEW = 1 << 16
 _OPENING = 200  # characters in which the first word is looked for
 # What `str.split` parts ASCII at, besides the space: two stretches of control characters, begin and length.
 _SPACES = ((0x09, 5), (0x1C, 4))
@@ -78,6 +79,11 @@ def add_values(counts: Counter[Any], column: Any) -> None:
 
 def add_counts(counts: Counter[int], values: Any) -> None:
     """Counts the whole numbers of a NumPy array."""
+    if len(values) and values.min() >= 0 and values.max() < _FEW:  # a tenth of the work of sorting them
+        found = np.bincount(values)
+        for value in np.flatnonzero(found).tolist():
+            counts[value] += int(found[value])
+        return
     for value, count in zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True):
         counts[value] += count
 
