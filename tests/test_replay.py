@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
@@ -26,7 +27,7 @@ from selfinstruct_hub.pool.revisions import VERDICT
 from selfinstruct_hub.recipes import alpaca, self_instruct
 from selfinstruct_hub.records import NEVER_ASKED, REPLAY, Round, Verdict
 from selfinstruct_hub.release import read_manifest
-from selfinstruct_hub.replay import Hooks, Replayed, RoundChanges, ahead, rejudging, replay
+from selfinstruct_hub.replay import Hooks, Replayed, RoundChanges, ahead, collecting, rejudging, replay
 from selfinstruct_hub.run import grow
 from selfinstruct_hub.workspace import Workspace
 from tests.support.tgi import Server, running, write_anything, write_tasks
@@ -104,6 +105,13 @@ def test_a_second_process_reads_the_same(
     assert [one.as_dict() for one in there.rounds] == [one.as_dict() for one in here.rounds]
     if settings.recipe == "alpaca":
         assert replay(workspace, settings, rounds=first).version is None
+
+
+def test_garbage_is_looked_for_as_before_when_a_replay_is_over() -> None:
+    before = gc.get_threshold()
+    with collecting.rarely():
+        assert gc.get_threshold() > before
+    assert gc.get_threshold() == before
 
 
 def test_a_second_process_that_dies_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from selfinstruct_hub.novelty.gate import FULL_UP_TO
 from selfinstruct_hub.pool import Pool
 from selfinstruct_hub.pool.again import Section
 from selfinstruct_hub.records import REPLAY, Round, Verdict, is_import
+from selfinstruct_hub.replay import collecting
 from selfinstruct_hub.replay.changes import Example, Gone, RoundChanges, Row, Unmeasured, rows_of
 from selfinstruct_hub.replay.rejudging import Others, Rejudged, Rejudging
 from selfinstruct_hub.rounds import check_closed, next_revision
@@ -107,7 +108,7 @@ def replay(
         replaying = Replaying(pool, said, gates, [round_.number for round_ in again], reuse=not recompute)
         found: list[RoundChanges] = []
         total, done = sum(pool.judged_draws(round_.number) for round_ in again), 0
-        with pool.judging_anew(revision) as rewriting:
+        with collecting.rarely(), pool.judging_anew(revision) as rewriting:
             for round_ in again:
                 waiting: list[Row] = []
                 for result, rows in replaying.round(round_):

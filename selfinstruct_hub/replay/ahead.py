@@ -24,6 +24,7 @@ from selfinstruct_hub.judging.again import Ruling
 from selfinstruct_hub.pool import encoding
 from selfinstruct_hub.pool.again import StoredDraw
 from selfinstruct_hub.records import Candidate, Round, canonical_json, task_of
+from selfinstruct_hub.replay import collecting
 from selfinstruct_hub.replay.answers import Reader
 
 # Below so many draws the process would still be starting when the other is done.
@@ -125,12 +126,13 @@ def answer() -> None:
     # Ctrl-C is the first one's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reading = _Reading(*pickle.load(sys.stdin.buffer))
-    while True:
-        try:
-            draws: Sequence[StoredDraw] = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        _send(sys.stdout.buffer, reading.read(draws))
+    with collecting.rarely():
+        while True:
+            try:
+                draws: Sequence[StoredDraw] = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            _send(sys.stdout.buffer, reading.read(draws))
 
 
 def ruling(candidate: Candidate, rules: filters.Rules) -> Ruling:
