@@ -254,7 +254,17 @@ def test_a_fast_measurement_says_nothing_of_what_is_below_its_threshold(
 
 
 @pytest.mark.parametrize(
-    "nearest", ['{"a": 1}', '[["a"]]', "[[1, 0.5]]", '[["a", "0.5"]]', '[["a", 0.8], ["b", 0.9]]', "3"]
+    "nearest",
+    [
+        '{"a": 1}',
+        '[["a"]]',
+        "[[1, 0.5]]",
+        '[["a", "0.5"]]',
+        '[["a", 0.8], ["b", 0.9]]',
+        "3",
+        '[["a", 7]]',
+        '[["a", -1]]',
+    ],
 )
 def test_a_damaged_measurement_is_told_in_one_line_and_changes_nothing(nearest: str, tmp_path: Path) -> None:
     workspace = grown(tmp_path / "w", random.Random(3), "en", rounds=1, draws=8)
@@ -290,6 +300,25 @@ def test_older_pools_have_candidates_that_nobody_compared(tmp_path: Path, gates:
     assert all(gate.reused > 0 and gate.compared > 0 for gate in gates)
     with Pool.open(workspace.pool_file, read_only=True) as pool:
         assert pool.revisions()
+
+
+@pytest.mark.parametrize("of_format_1", [False, True])
+def test_a_round_whose_texts_had_other_words_is_compared_anew(
+    tmp_path: Path, gates: list[ReusingGate], of_format_1: bool
+) -> None:
+    """What it measured is believed of every other round, which shows that it says something else."""
+    workspace = grown(tmp_path / "w", random.Random(6), "en", rounds=1)
+    with closing(sqlite3.connect(workspace.pool_file)) as db:
+        db.execute("UPDATE verdicts SET nearest = '[]', score = 0 WHERE reason = 'too_similar'")
+        if of_format_1:
+            db.execute("UPDATE rounds SET settings = json_remove(settings, '$.language_name')")
+        db.commit()
+    if of_format_1:
+        assert replayed(workspace, {})["changed"] is False
+        assert gates.pop().reused == 0
+    else:
+        assert room.replay(workspace, workspace.settings()).rounds[0].won > 0
+        assert gates.pop().reused > 0
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -7,7 +7,6 @@ though the tasks around it have changed, and a top-up was judged among other tas
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +27,12 @@ class Limits(NamedTuple):
 
     most_similar: int
     threshold: float
+
+
+def is_comparable(pool: Pool, round_number: int) -> bool:
+    """Whether a round was compared by the words that texts have now: in pool format 1 a word was a run of ASCII
+    letters and digits. Its rounds do not name their language, whoever finished them."""
+    return any(one.number == round_number and "language_name" in one.settings for one in pool.rounds())
 
 
 class Recall:
@@ -121,10 +126,10 @@ def still_known(
         return None  # it was looked for what is above the threshold of then, and no further
     if text == "[]":
         return ()
-    nearest, last = json.loads(text), math.inf
+    nearest, last = json.loads(text), 1.0
     above = []
     for key, score in nearest:
-        if type(key) is not str or type(score) not in (float, int) or score > last:
+        if type(key) is not str or type(score) not in (float, int) or not 0 <= score <= last:
             raise ValueError("no neighbours in order")
         last = score
         if score > now.threshold:

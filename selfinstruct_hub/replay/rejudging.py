@@ -18,7 +18,7 @@ from selfinstruct_hub.pool.again import Section, StoredDraw
 from selfinstruct_hub.records import Candidate, Round, Verdict, is_import
 from selfinstruct_hub.replay.ahead import LEAST_DRAWS, OURS, read_ahead
 from selfinstruct_hub.replay.answers import Missing, Reader
-from selfinstruct_hub.replay.recall import Recall
+from selfinstruct_hub.replay.recall import Recall, is_comparable
 
 # Draws that are read and judged together, and candidates of an import.
 _DRAWS, _CANDIDATES = 256, 1024
@@ -106,7 +106,7 @@ class Rejudging:
         self._again.reuse = reuse
         self.judge = Judge.resumed(self._pool, self._round, gates, again=self._again, mode=mode)
         self._recall = None
-        if (gate := self.judge.reusing) is not None:
+        if (gate := self.judge.reusing) is not None and is_comparable(self._pool, self._round.number):
             self._recall = Recall(self._pool, self._round, gate)
 
     @property
